@@ -1,0 +1,213 @@
+/* What all backends share: the arena, shape checks and the count of the work. */
+#include "backend/backend.h"
+
+#include <string.h>
+
+#define ALIGNMENT 256
+
+void zoe_backend_close(zoe_backend *be) {
+    if (be) be->ops->close(be);
+}
+
+int zoe_new_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, const int64_t *shape) {
+    *t = zoe_tensor_of(NULL, dtype, rank, shape);
+    size_t bytes = ((size_t)zoe_tensor_bytes(t) + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+    if (bytes > be->arena.size - be->arena.used) return zoe_out_of_memory(be->ctx, bytes, "activations");
+    t->data = be->arena.base + be->arena.used;
+    be->arena.used += bytes;
+    if (be->arena.used > be->arena.peak) be->arena.peak = be->arena.used;
+    return ZOE_OK;
+}
+
+size_t zoe_arena_mark(const zoe_backend *be) {
+    return be->arena.used;
+}
+
+void zoe_arena_release(zoe_backend *be, size_t mark) {
+    be->arena.used = mark;
+}
+
+int zoe_backend_alloc(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, const int64_t *shape) {
+    *t = zoe_tensor_of(NULL, dtype, rank, shape);
+    return be->ops->alloc(be, (size_t)zoe_tensor_bytes(t), &t->data);
+}
+
+void zoe_backend_free(zoe_backend *be, void *data) {
+    if (data) be->ops->free(be, data);
+}
+
+int zoe_upload(zoe_backend *be, const zoe_tensor *to, const void *host) {
+    return be->ops->upload(be, to->data, host, (size_t)zoe_tensor_bytes(to));
+}
+
+int zoe_download(zoe_backend *be, void *host, const zoe_tensor *from) {
+    return be->ops->download(be, host, from->data, (size_t)zoe_tensor_bytes(from));
+}
+
+int zoe_synchronize(zoe_backend *be) {
+    return be->ops->synchronize(be);
+}
+
+/* ---- checks ---- */
+
+/* A broken shape here is a bug in model code or a configuration that the loader let through. */
+static int bad_shape(zoe_backend *be, const char *op, const char *rule, const zoe_tensor *a, const zoe_tensor *b) {
+    char first[96], second[96] = "none";
+    zoe_shape_text(first, sizeof first, a->rank, a->shape);
+    if (b) zoe_shape_text(second, sizeof second, b->rank, b->shape);
+    return zoe_fail(be->ctx, ZOE_ERR_INTERNAL, "%s: %s does not hold for shapes %s and %s", op, rule, first, second);
+}
+
+#define CHECK(condition, op, a, b)                                                                                          \
+    do {                                                                                                                    \
+        if (!(condition)) return bad_shape(be, op, #condition, a, b);                                                       \
+    } while (0)
+
+static int64_t last(const zoe_tensor *t) {
+    return t->shape[t->rank - 1];
+}
+
+static bool channels(const zoe_tensor *t, int64_t count) {
+    return !t || (last(t) == count && t->dtype == ZOE_F32 && t->stride[t->rank - 1] == 1);
+}
+
+/* The leading axes can be walked with one stride. */
+static bool uniform_rows(const zoe_tensor *t) {
+    if (t->stride[t->rank - 1] != 1 && last(t) != 1) return false;
+    for (int i = t->rank - 2; i > 0; i--)
+        if (t->shape[i - 1] != 1 && t->stride[i - 1] != t->stride[i] * t->shape[i]) return false;
+    return true;
+}
+
+static bool groups(const zoe_tensor *row_group, int64_t rows) {
+    return !row_group || (row_group->dtype == ZOE_I32 && zoe_tensor_count(row_group) == rows && zoe_tensor_dense(row_group));
+}
+
+static void count_bytes(zoe_backend *be, const zoe_tensor *t) {
+    if (t) be->work.bytes += (double)zoe_tensor_bytes(t);
+}
+
+/* ---- operations ---- */
+
+int zoe_op_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p) {
+    static const zoe_linear plain = {0};
+    if (!p) p = &plain;
+    int64_t rows = zoe_tensor_rows(x), in = last(x), out = last(y);
+    CHECK(w->rank == 2 && w->shape[0] == out && w->shape[1] == in && zoe_tensor_dense(w), "linear", x, w);
+    CHECK(zoe_tensor_rows(y) == rows && uniform_rows(x) && uniform_rows(y), "linear", x, y);
+    CHECK(channels(p->bias, out) && channels(p->gate, out) && groups(p->row_group, rows), "linear", x, y);
+    CHECK(!p->residual || (zoe_tensor_rows(p->residual) == rows && last(p->residual) == out && uniform_rows(p->residual)),
+          "linear", y, p->residual);
+    be->work.linear_flops += 2.0 * (double)rows * (double)in * (double)out;
+    count_bytes(be, x), count_bytes(be, w), count_bytes(be, y), count_bytes(be, p->residual);
+    return be->ops->linear(be, y, x, w, p);
+}
+
+int zoe_op_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p) {
+    int64_t rows = zoe_tensor_rows(x), width = last(x);
+    CHECK(zoe_tensor_rows(y) == rows && last(y) == width && uniform_rows(x) && uniform_rows(y), "norm", x, y);
+    CHECK(channels(p->weight, width) && channels(p->bias, width), "norm", x, p->weight);
+    CHECK(channels(p->scale, width) && channels(p->shift, width) && groups(p->row_group, rows), "norm", x, p->scale);
+    count_bytes(be, x), count_bytes(be, y);
+    return be->ops->norm(be, y, x, p);
+}
+
+int zoe_op_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_qk *p) {
+    CHECK(x->rank == 2 && zoe_tensor_same_shape(x, y) && uniform_rows(x) && uniform_rows(y), "qk_prepare", x, y);
+    int64_t width = x->shape[1], head = width / p->heads;
+    CHECK(width % p->heads == 0, "qk_prepare", x, y);
+    CHECK(channels(p->weight, p->per_head ? head : width) && channels(p->bias, p->per_head ? head : width), "qk_prepare", x,
+          p->weight);
+    if (p->cos) {
+        CHECK(head % 2 == 0 && p->cos->rank == 2 && p->cos->shape[0] == x->shape[0] && zoe_tensor_dense(p->cos) &&
+                  (last(p->cos) == head / 2 || last(p->cos) == width / 2),
+              "qk_prepare", x, p->cos);
+        CHECK(p->sin && zoe_tensor_same_shape(p->cos, p->sin) && zoe_tensor_dense(p->sin), "qk_prepare", x, p->cos);
+    }
+    count_bytes(be, x), count_bytes(be, y);
+    return be->ops->qk_prepare(be, y, x, p);
+}
+
+int zoe_op_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                     const zoe_attention *p) {
+    CHECK(q->rank == 3 && k->rank == 3 && v->rank == 3 && y->rank == 3, "attention", q, k);
+    CHECK(q->shape[0] == k->shape[0] && k->shape[0] == v->shape[0] && q->shape[2] == k->shape[2], "attention", q, k);
+    CHECK(k->shape[1] == v->shape[1] && k->shape[1] > 0, "attention", k, v);
+    CHECK(y->shape[0] == q->shape[0] && y->shape[1] == q->shape[1] && y->shape[2] == v->shape[2], "attention", y, q);
+    CHECK(q->stride[2] == 1 && k->stride[2] == 1 && v->stride[2] == 1 && y->stride[2] == 1, "attention", q, k);
+    const zoe_tensor *bias = p->relative_bias;
+    CHECK(!bias || (bias->rank == 2 && bias->shape[0] == q->shape[0] && bias->shape[1] == q->shape[1] + k->shape[1] - 1 &&
+                    zoe_tensor_dense(bias) && bias->dtype == ZOE_F32),
+          "attention", q, bias);
+    double pairs = (double)q->shape[0] * (double)q->shape[1] * (double)k->shape[1];
+    be->work.attention_flops += 2.0 * pairs * (double)(q->shape[2] + v->shape[2]);
+    count_bytes(be, q), count_bytes(be, k), count_bytes(be, v), count_bytes(be, y);
+    return be->ops->attention(be, y, q, k, v, p);
+}
+
+int zoe_op_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p) {
+    CHECK(x->rank == 4 && y->rank == 4 && w->rank == 5, "conv", x, w);
+    CHECK(zoe_tensor_dense(x) && zoe_tensor_dense(y) && zoe_tensor_dense(w), "conv", x, y);
+    CHECK(w->shape[0] == y->shape[3] && w->shape[4] == x->shape[3], "conv", w, y);
+    for (int i = 0; i < 3; i++) CHECK(w->shape[1 + i] == p->kernel[i], "conv", w, y);
+    const zoe_tensor *history = p->history;
+    CHECK(!history || (history->rank == 4 && zoe_tensor_dense(history) && history->shape[1] == x->shape[1] &&
+                       history->shape[2] == x->shape[2] && history->shape[3] == x->shape[3]),
+          "conv", x, history);
+    for (int i = 0; i < 3; i++) {
+        int64_t size = i == 0 ? x->shape[0] + (history ? history->shape[0] : 0) : x->shape[i] * p->upsample;
+        int64_t expected = (size + p->pad[i][0] + p->pad[i][1] - p->kernel[i]) / p->stride[i] + 1;
+        CHECK(y->shape[i] == expected, "conv", x, y);
+    }
+    CHECK(channels(p->bias, y->shape[3]), "conv", y, p->bias);
+    CHECK(!p->residual || (zoe_tensor_same_shape(p->residual, y) && zoe_tensor_dense(p->residual)), "conv", y, p->residual);
+    be->work.conv_flops += 2.0 * (double)zoe_tensor_count(y) * (double)(w->shape[1] * w->shape[2] * w->shape[3] * w->shape[4]);
+    count_bytes(be, x), count_bytes(be, w), count_bytes(be, y), count_bytes(be, p->residual);
+    return be->ops->conv(be, y, x, w, p);
+}
+
+int zoe_op_embedding(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids) {
+    CHECK(table->rank == 2 && y->rank == 2 && ids->rank == 1 && ids->dtype == ZOE_I32, "embedding", table, ids);
+    CHECK(y->shape[0] == ids->shape[0] && y->shape[1] == table->shape[1] && zoe_tensor_dense(table), "embedding", y, table);
+    count_bytes(be, y), count_bytes(be, y);
+    return be->ops->embedding(be, y, table, ids);
+}
+
+int zoe_op_copy(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
+    CHECK(zoe_tensor_same_shape(x, y), "copy", x, y);
+    count_bytes(be, x), count_bytes(be, y);
+    return be->ops->copy(be, y, x);
+}
+
+int zoe_op_zero(zoe_backend *be, zoe_tensor *y) {
+    count_bytes(be, y);
+    return be->ops->zero(be, y);
+}
+
+int zoe_op_activate(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *times, zoe_act act) {
+    CHECK(zoe_tensor_same_shape(x, y) && (!times || zoe_tensor_same_shape(x, times)), "activate", x, y);
+    count_bytes(be, x), count_bytes(be, times), count_bytes(be, y);
+    return be->ops->activate(be, y, x, times, act);
+}
+
+int zoe_op_scale_shift(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale, const zoe_tensor *shift) {
+    CHECK(zoe_tensor_same_shape(x, y) && channels(scale, last(x)) && channels(shift, last(x)), "scale_shift", x, y);
+    count_bytes(be, x), count_bytes(be, y);
+    return be->ops->scale_shift(be, y, x, scale, shift);
+}
+
+int zoe_op_lincomb(zoe_backend *be, zoe_tensor *y, int count, const zoe_tensor *const *x, const float *coefficients) {
+    CHECK(count >= 1 && count <= ZOE_LINCOMB_MAX, "lincomb", y, NULL);
+    for (int i = 0; i < count; i++) {
+        CHECK(zoe_tensor_same_shape(x[i], y), "lincomb", x[i], y);
+        count_bytes(be, x[i]);
+    }
+    count_bytes(be, y);
+    return be->ops->lincomb(be, y, count, x, coefficients);
+}
+
+int zoe_op_finite(zoe_backend *be, const zoe_tensor *x, bool *out) {
+    CHECK(zoe_tensor_dense(x), "finite", x, NULL);
+    count_bytes(be, x);
+    return be->ops->finite(be, x, out);
+}

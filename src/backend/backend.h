@@ -1,0 +1,192 @@
+/*
+ * Backends: memory and some twenty operations, behind one table of functions.
+ *
+ * Model code calls the zoe_op_* functions below and nothing else. They check shapes once for all backends, count the
+ * work (floating-point operations and bytes), and hand over to the backend's table. `cpu` and `cuda` compute; `plan`
+ * computes nothing, so that the counts and the arena's high-water mark of the very same model code can be had alone.
+ *
+ * Activations are dense or strided tensors in the backend's memory. Conventions: tokens [tokens, channels], attention
+ * [heads, tokens, head_dim] by strides, pictures and VAE activations channels-last [frames, height, width, channels].
+ * Small per-channel parameters (norm weights, biases, modulation, rotary tables) are float32 on every backend; the
+ * weights of linear may be any float type; those of conv are [out, kt, kh, kw, in].
+ */
+#ifndef ZOE_BACKEND_BACKEND_H
+#define ZOE_BACKEND_BACKEND_H
+
+#include "base/context.h"
+#include "base/tensor.h"
+
+typedef struct zoe_backend zoe_backend;
+
+typedef enum zoe_act { ZOE_ACT_NONE, ZOE_ACT_SILU, ZOE_ACT_GELU_TANH, ZOE_ACT_GELU_ERF } zoe_act;
+
+/* y = residual + gate * act(x W^T + bias); every pointer may be NULL. */
+typedef struct zoe_linear {
+    const zoe_tensor *bias;      /* [out] f32 */
+    zoe_act act;
+    const zoe_tensor *gate;      /* [groups, out] f32 */
+    const zoe_tensor *row_group; /* [rows] i32: the row of `gate` for each row of x; NULL: row 0 for all */
+    const zoe_tensor *residual;  /* [rows, out]; may be y itself */
+} zoe_linear;
+
+typedef enum zoe_norm_kind {
+    ZOE_NORM_LAYER, /* (x - mean) / sqrt(var + eps) */
+    ZOE_NORM_RMS,   /* x / sqrt(mean(x^2) + eps) */
+    ZOE_NORM_L2,    /* x / max(|x|, eps) * sqrt(channels) */
+} zoe_norm_kind;
+
+/* y = act(((norm(x) * weight + bias) * (1 + scale)) + shift) over the last axis; every pointer may be NULL. */
+typedef struct zoe_norm {
+    zoe_norm_kind kind;
+    float eps;
+    const zoe_tensor *weight, *bias; /* [channels] f32 */
+    const zoe_tensor *scale, *shift; /* [groups, channels] f32, rows may be strided */
+    const zoe_tensor *row_group;     /* as in zoe_linear */
+    zoe_act act;
+} zoe_norm;
+
+/*
+ * Query or key preparation: norm over all heads together or over each head, then rotation of interleaved pairs
+ * (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin).
+ */
+typedef struct zoe_qk {
+    int64_t heads;
+    bool normalise, per_head;
+    zoe_norm_kind kind;
+    float eps;
+    const zoe_tensor *weight, *bias; /* [heads * head_dim], or [head_dim] when per_head; f32 */
+    const zoe_tensor *cos, *sin;     /* [tokens, head_dim / 2] shared by the heads, or [tokens, heads * head_dim / 2]; f32 */
+} zoe_qk;
+
+/* softmax(scale q k^T + bias) v */
+typedef struct zoe_attention {
+    float scale;
+    /* [heads, q_tokens + k_tokens - 1] f32, element k - q + q_tokens - 1: an additive bias by relative position; or NULL */
+    const zoe_tensor *relative_bias;
+} zoe_attention;
+
+/*
+ * Convolution over [frames, height, width] with zero padding. `history` frames stand in front of x, then pad[0][0] zero
+ * frames in front of those. upsample 2 reads x as if every pixel were repeated 2 x 2.
+ */
+typedef struct zoe_conv {
+    int kernel[3], stride[3], pad[3][2]; /* time, height, width; pad: before, after */
+    int upsample;                        /* 1 or 2 */
+    const zoe_tensor *history;           /* [n, height, width, in] or NULL */
+    const zoe_tensor *bias;              /* [out] f32 or NULL */
+    const zoe_tensor *residual;          /* as y, or NULL: added to the result */
+} zoe_conv;
+
+#define ZOE_LINCOMB_MAX 8
+
+typedef struct zoe_backend_ops {
+    const char *name;
+    void (*close)(zoe_backend *be);
+
+    /* Memory that lives until freed. Alignment 64 on the host, 256 on a device. */
+    int (*alloc)(zoe_backend *be, size_t bytes, void **out);
+    void (*free)(zoe_backend *be, void *ptr);
+    int (*upload)(zoe_backend *be, void *to, const void *host, size_t bytes);
+    int (*download)(zoe_backend *be, void *host, const void *from, size_t bytes);
+    int (*synchronize)(zoe_backend *be);
+
+    int (*linear)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
+    int (*norm)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p);
+    int (*qk_prepare)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_qk *p);
+    int (*attention)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                     const zoe_attention *p);
+    int (*conv)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p);
+    int (*embedding)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids);
+    int (*copy)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x);
+    int (*zero)(zoe_backend *be, zoe_tensor *y);
+    int (*activate)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *times, zoe_act act);
+    int (*scale_shift)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale, const zoe_tensor *shift);
+    int (*lincomb)(zoe_backend *be, zoe_tensor *y, int count, const zoe_tensor *const *x, const float *coefficients);
+    int (*finite)(zoe_backend *be, const zoe_tensor *x, bool *out);
+} zoe_backend_ops;
+
+/* Work counted by the wrappers, for rates and plans. */
+typedef struct zoe_work {
+    double linear_flops, attention_flops, conv_flops;
+    double bytes; /* read and written by the operations, each operand once */
+} zoe_work;
+
+/* Stack memory for activations: one reservation a backend, taken and given back in order. */
+typedef struct zoe_arena {
+    char *base;
+    size_t size, used, peak;
+} zoe_arena;
+
+struct zoe_backend {
+    const zoe_backend_ops *ops;
+    zoe_context *ctx;
+    zoe_dtype dtype; /* of activations */
+    zoe_arena arena;
+    zoe_work work;
+};
+
+/*
+ * The CPU, computing in float32 with the kernels that the processor and the context's cpu_mask allow. `arena_bytes`: the
+ * address range kept for activations (pages are taken from the system when first touched); 0: a generous default.
+ */
+int zoe_cpu_backend_create(zoe_context *ctx, size_t arena_bytes, zoe_backend **out);
+
+/* Computes nothing and keeps the books: for activations of type `dtype`. */
+int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, zoe_backend **out);
+
+void zoe_backend_close(zoe_backend *be);
+
+/* ---- arena ---- */
+
+/* A dense tensor on top of the arena's stack. */
+int zoe_new_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, const int64_t *shape);
+#define ZOE_NEW(be, t, dtype, ...)                                                                                          \
+    zoe_new_tensor((be), (t), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
+
+/* zoe_arena_release() gives back what was taken since the mark. */
+size_t zoe_arena_mark(const zoe_backend *be);
+void zoe_arena_release(zoe_backend *be, size_t mark);
+
+/* ---- memory ---- */
+
+/* A dense tensor that lives until zoe_backend_free(t.data). */
+int zoe_backend_alloc(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, const int64_t *shape);
+void zoe_backend_free(zoe_backend *be, void *data);
+int zoe_upload(zoe_backend *be, const zoe_tensor *to, const void *host);   /* dense, the tensor's bytes */
+int zoe_download(zoe_backend *be, void *host, const zoe_tensor *from);     /* dense, the tensor's bytes */
+int zoe_synchronize(zoe_backend *be);
+
+/* ---- operations; y is always preallocated, shapes are checked ---- */
+
+/* y[rows, out] from x[rows, in] and w[out, in]; leading axes are joined into rows, which may be strided. */
+int zoe_op_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
+
+/* Over the last axis of x; y may be x. Rows may be strided. */
+int zoe_op_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p);
+
+/* y, x [tokens, heads * head_dim]; y may be x. */
+int zoe_op_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_qk *p);
+
+/* y, q [heads, q_tokens, head_dim]; k [heads, k_tokens, head_dim]; v [heads, k_tokens, value_dim]; any strides, last axis dense. */
+int zoe_op_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                     const zoe_attention *p);
+
+/* y [frames', height', width', out], x [frames, height, width, in], w [out, kt, kh, kw, in]. */
+int zoe_op_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p);
+
+/* y[n, channels] = table[ids[n], channels]; ids i32. */
+int zoe_op_embedding(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids);
+
+/* Elementwise on equal shapes with any strides; float types convert. */
+int zoe_op_copy(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x);
+int zoe_op_zero(zoe_backend *be, zoe_tensor *y);
+int zoe_op_activate(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *times, zoe_act act); /* act(x) * times */
+int zoe_op_lincomb(zoe_backend *be, zoe_tensor *y, int count, const zoe_tensor *const *x, const float *coefficients);
+
+/* y = x * scale[channel] + shift[channel] over the last axis; scale or shift may be NULL. */
+int zoe_op_scale_shift(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale, const zoe_tensor *shift);
+
+/* *out: no element is NaN or infinite. Waits for the result. */
+int zoe_op_finite(zoe_backend *be, const zoe_tensor *x, bool *out);
+
+#endif

@@ -1,0 +1,65 @@
+/* Pictures and videos in and out of files, through FFmpeg's libraries. */
+#ifndef ZOE_MEDIA_MEDIA_H
+#define ZOE_MEDIA_MEDIA_H
+
+#include "base/context.h"
+
+/* ---- pictures ---- */
+
+typedef struct zoe_picture {
+    int width, height;
+    uint8_t *rgb; /* [height, width, 3] */
+} zoe_picture;
+
+/*
+ * Reads any picture that FFmpeg decodes: EXIF orientation applied, alpha blended as Pillow's conversion to RGB does
+ * (dropped), 16-bit and CMYK converted; of an animation the first frame, with a warning in the log.
+ */
+int zoe_picture_load(zoe_context *ctx, const char *path, zoe_picture *out);
+void zoe_picture_free(zoe_context *ctx, zoe_picture *picture);
+
+typedef enum zoe_filter { ZOE_FILTER_BICUBIC, ZOE_FILTER_LANCZOS } zoe_filter;
+
+/* Resizes to width x height with the antialiasing filters of Pillow, to the same bytes as Pillow's. */
+int zoe_picture_resize(zoe_context *ctx, const zoe_picture *in, int width, int height, zoe_filter filter, zoe_picture *out);
+
+/* ---- video out ---- */
+
+typedef struct zoe_video_writer zoe_video_writer;
+
+typedef struct zoe_video_settings {
+    int width, height;
+    double fps;
+    const char *metadata; /* JSON text stored in the file's comment, or NULL */
+} zoe_video_settings;
+
+/*
+ * Opens a writer by the ending of `path`: .mp4 (H.264, yuv420p, faststart; the best encoder that is there), .webm (VP9),
+ * .gif, .y4m (4:4:4), .png with a %d pattern for numbered pictures, "-" for Y4M on standard output. Data go to a temporary
+ * file beside `path`. An unknown ending or a folder that cannot be written fails here, before anything is computed.
+ * Frames are encoded on a thread of the writer's own.
+ */
+int zoe_video_create(zoe_context *ctx, const char *path, const zoe_video_settings *settings, zoe_video_writer **out);
+
+/* One frame, [height, width, 3] bytes; they are copied. Reports the encoder's failures, also of earlier frames. */
+int zoe_video_write(zoe_video_writer *writer, const uint8_t *rgb);
+
+/* Flushes, renames the temporary file to its name; frees the writer. With no frames written, leaves no file. */
+int zoe_video_finish(zoe_video_writer *writer);
+
+/* Leaves no file; frees the writer. NULL is fine. */
+void zoe_video_abort(zoe_video_writer *writer);
+
+/* The metadata that zoe_video_create() stored, freed by zoe_free(); *json is NULL if the file has none. */
+int zoe_video_metadata(zoe_context *ctx, const char *path, char **json);
+
+/* Size, frame rate, frame count and codec of a video file, as zoe_inspect() reports them. */
+typedef struct zoe_video_info {
+    int width, height;
+    double fps, seconds;
+    int64_t frames;
+    char codec[32];
+} zoe_video_info;
+int zoe_video_probe(zoe_context *ctx, const char *path, zoe_video_info *out);
+
+#endif
