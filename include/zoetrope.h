@@ -115,6 +115,12 @@ ZOE_API const zoe_option *zoe_options(size_t *count);
  */
 ZOE_API int zoe_option_set(zoe_context *context, const zoe_option *option, void *target, const char *text);
 
+/*
+ * The option's field of `source` as text that zoe_option_set() reads back, freed by zoe_string_free(); *text is NULL when
+ * the field is not set.
+ */
+ZOE_API int zoe_option_get(zoe_context *context, const zoe_option *option, const void *source, char **text);
+
 /* ---- models ---- */
 
 typedef struct zoe_model zoe_model;
