@@ -63,6 +63,8 @@ typedef struct zoe_attention {
     float scale;
     /* [heads, q_tokens + k_tokens - 1] f32, element k - q + q_tokens - 1: an additive bias by relative position; or NULL */
     const zoe_tensor *relative_bias;
+    /* The last key stands for this many equal ones: ln(repeats) is added to its logit. 0 and 1: itself alone. */
+    int64_t last_key_repeats;
 } zoe_attention;
 
 /*
@@ -81,6 +83,8 @@ typedef struct zoe_conv {
 
 typedef struct zoe_backend_ops {
     const char *name;
+    bool host_memory; /* its memory can be read and written by the processor: weights are used where they are mapped */
+    bool key_repeats; /* attention honours last_key_repeats */
     void (*close)(zoe_backend *be);
 
     /* Memory that lives until freed. Alignment 64 on the host, 256 on a device. */
