@@ -85,6 +85,7 @@ typedef struct zoe_backend_ops {
     const char *name;
     bool host_memory; /* its memory can be read and written by the processor: weights are used where they are mapped */
     bool key_repeats; /* attention honours last_key_repeats */
+    bool computes;    /* false for the plan, whose tensors hold nothing */
     void (*close)(zoe_backend *be);
 
     /* Memory that lives until freed. Alignment 64 on the host, 256 on a device. */
