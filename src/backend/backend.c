@@ -58,9 +58,9 @@ static int bad_shape(zoe_backend *be, const char *op, const char *rule, const zo
     return zoe_fail(be->ctx, ZOE_ERR_INTERNAL, "%s: %s does not hold for shapes %s and %s", op, rule, first, second);
 }
 
-#define CHECK(condition, op, a, b)                                                                                          \
-    do {                                                                                                                    \
-        if (!(condition)) return bad_shape(be, op, #condition, a, b);                                                       \
+#define CHECK(condition, op, a, b)                                                                                         \
+    do {                                                                                                                   \
+        if (!(condition)) return bad_shape(be, op, #condition, a, b);                                                      \
     } while (0)
 
 static int64_t last(const zoe_tensor *t) {
@@ -80,7 +80,8 @@ static bool uniform_rows(const zoe_tensor *t) {
 }
 
 static bool groups(const zoe_tensor *row_group, int64_t rows) {
-    return !row_group || (row_group->dtype == ZOE_I32 && zoe_tensor_count(row_group) == rows && zoe_tensor_dense(row_group));
+    return !row_group ||
+           (row_group->dtype == ZOE_I32 && zoe_tensor_count(row_group) == rows && zoe_tensor_dense(row_group));
 }
 
 static void count_bytes(zoe_backend *be, const zoe_tensor *t) {
@@ -161,7 +162,8 @@ int zoe_op_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_t
     }
     CHECK(channels(p->bias, y->shape[3]), "conv", y, p->bias);
     CHECK(!p->residual || (zoe_tensor_same_shape(p->residual, y) && zoe_tensor_dense(p->residual)), "conv", y, p->residual);
-    be->work.conv_flops += 2.0 * (double)zoe_tensor_count(y) * (double)(w->shape[1] * w->shape[2] * w->shape[3] * w->shape[4]);
+    be->work.conv_flops +=
+        2.0 * (double)zoe_tensor_count(y) * (double)(w->shape[1] * w->shape[2] * w->shape[3] * w->shape[4]);
     count_bytes(be, x), count_bytes(be, w), count_bytes(be, y), count_bytes(be, p->residual);
     return be->ops->conv(be, y, x, w, p);
 }
@@ -190,7 +192,8 @@ int zoe_op_activate(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const z
     return be->ops->activate(be, y, x, times, act);
 }
 
-int zoe_op_scale_shift(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale, const zoe_tensor *shift) {
+int zoe_op_scale_shift(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale,
+                       const zoe_tensor *shift) {
     CHECK(zoe_tensor_same_shape(x, y) && channels(scale, last(x)) && channels(shift, last(x)), "scale_shift", x, y);
     count_bytes(be, x), count_bytes(be, y);
     return be->ops->scale_shift(be, y, x, scale, shift);

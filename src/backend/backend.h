@@ -22,7 +22,7 @@ typedef enum zoe_act { ZOE_ACT_NONE, ZOE_ACT_SILU, ZOE_ACT_GELU_TANH, ZOE_ACT_GE
 
 /* y = residual + gate * act(x W^T + bias); every pointer may be NULL. */
 typedef struct zoe_linear {
-    const zoe_tensor *bias;      /* [out] f32 */
+    const zoe_tensor *bias; /* [out] f32 */
     zoe_act act;
     const zoe_tensor *gate;      /* [groups, out] f32 */
     const zoe_tensor *row_group; /* [rows] i32: the row of `gate` for each row of x; NULL: row 0 for all */
@@ -55,7 +55,7 @@ typedef struct zoe_qk {
     zoe_norm_kind kind;
     float eps;
     const zoe_tensor *weight, *bias; /* [heads * head_dim], or [head_dim] when per_head; f32 */
-    const zoe_tensor *cos, *sin;     /* [tokens, head_dim / 2] shared by the heads, or [tokens, heads * head_dim / 2]; f32 */
+    const zoe_tensor *cos, *sin; /* [tokens, head_dim / 2] shared by the heads, or [tokens, heads * head_dim / 2]; f32 */
 } zoe_qk;
 
 /* softmax(scale q k^T + bias) v */
@@ -105,7 +105,8 @@ typedef struct zoe_backend_ops {
     int (*copy)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x);
     int (*zero)(zoe_backend *be, zoe_tensor *y);
     int (*activate)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *times, zoe_act act);
-    int (*scale_shift)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale, const zoe_tensor *shift);
+    int (*scale_shift)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale,
+                       const zoe_tensor *shift);
     int (*lincomb)(zoe_backend *be, zoe_tensor *y, int count, const zoe_tensor *const *x, const float *coefficients);
     int (*finite)(zoe_backend *be, const zoe_tensor *x, bool *out);
 } zoe_backend_ops;
@@ -145,8 +146,9 @@ void zoe_backend_close(zoe_backend *be);
 
 /* A dense tensor on top of the arena's stack. */
 int zoe_new_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, const int64_t *shape);
-#define ZOE_NEW(be, t, dtype, ...)                                                                                          \
-    zoe_new_tensor((be), (t), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
+#define ZOE_NEW(be, t, dtype, ...)                                                                                         \
+    zoe_new_tensor((be), (t), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                          \
+                   (const int64_t[]){__VA_ARGS__})
 
 /* zoe_arena_release() gives back what was taken since the mark. */
 size_t zoe_arena_mark(const zoe_backend *be);
@@ -157,8 +159,8 @@ void zoe_arena_release(zoe_backend *be, size_t mark);
 /* A dense tensor that lives until zoe_backend_free(t.data). */
 int zoe_backend_alloc(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, const int64_t *shape);
 void zoe_backend_free(zoe_backend *be, void *data);
-int zoe_upload(zoe_backend *be, const zoe_tensor *to, const void *host);   /* dense, the tensor's bytes */
-int zoe_download(zoe_backend *be, void *host, const zoe_tensor *from);     /* dense, the tensor's bytes */
+int zoe_upload(zoe_backend *be, const zoe_tensor *to, const void *host); /* dense, the tensor's bytes */
+int zoe_download(zoe_backend *be, void *host, const zoe_tensor *from);   /* dense, the tensor's bytes */
 int zoe_synchronize(zoe_backend *be);
 
 /* ---- operations; y is always preallocated, shapes are checked ---- */
@@ -172,7 +174,8 @@ int zoe_op_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_n
 /* y, x [tokens, heads * head_dim]; y may be x. */
 int zoe_op_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_qk *p);
 
-/* y, q [heads, q_tokens, head_dim]; k [heads, k_tokens, head_dim]; v [heads, k_tokens, value_dim]; any strides, last axis dense. */
+/* y, q [heads, q_tokens, head_dim]; k [heads, k_tokens, head_dim]; v [heads, k_tokens, value_dim]; any strides, last axis
+ * dense. */
 int zoe_op_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
                      const zoe_attention *p);
 
@@ -185,11 +188,13 @@ int zoe_op_embedding(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, co
 /* Elementwise on equal shapes with any strides; float types convert. */
 int zoe_op_copy(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x);
 int zoe_op_zero(zoe_backend *be, zoe_tensor *y);
-int zoe_op_activate(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *times, zoe_act act); /* act(x) * times */
+int zoe_op_activate(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *times,
+                    zoe_act act); /* act(x) * times */
 int zoe_op_lincomb(zoe_backend *be, zoe_tensor *y, int count, const zoe_tensor *const *x, const float *coefficients);
 
 /* y = x * scale[channel] + shift[channel] over the last axis; scale or shift may be NULL. */
-int zoe_op_scale_shift(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale, const zoe_tensor *shift);
+int zoe_op_scale_shift(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale,
+                       const zoe_tensor *shift);
 
 /* *out: no element is NaN or infinite. Waits for the result. */
 int zoe_op_finite(zoe_backend *be, const zoe_tensor *x, bool *out);

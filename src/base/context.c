@@ -17,18 +17,30 @@ const char *zoe_version(void) {
 
 const char *zoe_strerror(int status) {
     switch (status) {
-    case ZOE_OK: return "success";
-    case ZOE_ERR_NOMEM: return "out of memory";
-    case ZOE_ERR_IO: return "input or output failed";
-    case ZOE_ERR_FORMAT: return "malformed file";
-    case ZOE_ERR_ARGUMENT: return "invalid setting";
-    case ZOE_ERR_UNSUPPORTED: return "not supported";
-    case ZOE_ERR_CANCELLED: return "interrupted";
-    case ZOE_ERR_BUDGET: return "memory budget too small";
-    case ZOE_ERR_NUMERIC: return "not a finite number";
-    case ZOE_ERR_DEVICE: return "device failure";
-    case ZOE_ERR_INTERNAL: return "internal error";
-    default: return "unknown status";
+    case ZOE_OK:
+        return "success";
+    case ZOE_ERR_NOMEM:
+        return "out of memory";
+    case ZOE_ERR_IO:
+        return "input or output failed";
+    case ZOE_ERR_FORMAT:
+        return "malformed file";
+    case ZOE_ERR_ARGUMENT:
+        return "invalid setting";
+    case ZOE_ERR_UNSUPPORTED:
+        return "not supported";
+    case ZOE_ERR_CANCELLED:
+        return "interrupted";
+    case ZOE_ERR_BUDGET:
+        return "memory budget too small";
+    case ZOE_ERR_NUMERIC:
+        return "not a finite number";
+    case ZOE_ERR_DEVICE:
+        return "device failure";
+    case ZOE_ERR_INTERNAL:
+        return "internal error";
+    default:
+        return "unknown status";
     }
 }
 
@@ -94,14 +106,13 @@ int zoe_fail(zoe_context *ctx, int status, const char *format, ...) {
 }
 
 int zoe_fail_in(zoe_context *ctx, int status, const char *format, ...) {
-    char text[ZOE_ERROR_TEXT];
+    char prefix[512], rest[ZOE_ERROR_TEXT - 520];
     va_list args;
     va_start(args, format);
-    int used = vsnprintf(text, sizeof text, format, args);
+    vsnprintf(prefix, sizeof prefix, format, args);
     va_end(args);
-    if (used < 0 || (size_t)used >= sizeof text - 2) return status;
-    snprintf(text + used, sizeof text - (size_t)used, ": %s", ctx->error);
-    memcpy(ctx->error, text, sizeof text);
+    snprintf(rest, sizeof rest, "%s", ctx->error);
+    snprintf(ctx->error, sizeof ctx->error, "%s: %s", prefix, rest);
     return status;
 }
 

@@ -40,22 +40,23 @@ char *zoe_format(zoe_context *ctx, const char *format, ...) __attribute__((forma
 int zoe_out_of_memory(zoe_context *ctx, size_t bytes, const char *what);
 
 /* Zeroed array of `count` elements of *ptr's type; evaluates to a status. */
-#define ZOE_NEW_ARRAY(ctx, ptr, count)                                                                                      \
-    (((ptr) = zoe_calloc((ctx), (size_t)(count), sizeof *(ptr))) ? ZOE_OK                                                   \
-                                                                 : zoe_out_of_memory((ctx), (size_t)(count) * sizeof *(ptr), #ptr))
+#define ZOE_NEW_ARRAY(ctx, ptr, count)                                                                                     \
+    (((ptr) = zoe_calloc((ctx), (size_t)(count), sizeof *(ptr)))                                                           \
+         ? ZOE_OK                                                                                                          \
+         : zoe_out_of_memory((ctx), (size_t)(count) * sizeof *(ptr), #ptr))
 
 /* Propagates a failure. */
-#define ZOE_TRY(expression)                                                                                                 \
-    do {                                                                                                                    \
-        int zoe_try_status_ = (expression);                                                                                 \
-        if (zoe_try_status_ < 0) return zoe_try_status_;                                                                    \
+#define ZOE_TRY(expression)                                                                                                \
+    do {                                                                                                                   \
+        int zoe_try_status_ = (expression);                                                                                \
+        if (zoe_try_status_ < 0) return zoe_try_status_;                                                                   \
     } while (0)
 
 /* Propagates a failure through the function's `done` label, where `status` is returned after the release. */
-#define ZOE_TRY_DONE(expression)                                                                                            \
-    do {                                                                                                                    \
-        status = (expression);                                                                                              \
-        if (status < 0) goto done;                                                                                          \
+#define ZOE_TRY_DONE(expression)                                                                                           \
+    do {                                                                                                                   \
+        status = (expression);                                                                                             \
+        if (status < 0) goto done;                                                                                         \
     } while (0)
 
 /* Seconds of a clock that never goes back. */

@@ -8,10 +8,10 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[ZOE_DTYPE_COUNT] = {
-    [ZOE_F32] = {"F32", 4},       [ZOE_BF16] = {"BF16", 2},      [ZOE_F16] = {"F16", 2}, [ZOE_F64] = {"F64", 8},
-    [ZOE_F8_E4M3] = {"F8_E4M3", 1}, [ZOE_F8_E5M2] = {"F8_E5M2", 1}, [ZOE_I8] = {"I8", 1},   [ZOE_I16] = {"I16", 2},
-    [ZOE_I32] = {"I32", 4},       [ZOE_I64] = {"I64", 8},        [ZOE_U8] = {"U8", 1},   [ZOE_U16] = {"U16", 2},
-    [ZOE_U32] = {"U32", 4},       [ZOE_U64] = {"U64", 8},        [ZOE_BOOL] = {"BOOL", 1},
+    [ZOE_F32] = {"F32", 4},         [ZOE_BF16] = {"BF16", 2},       [ZOE_F16] = {"F16", 2},   [ZOE_F64] = {"F64", 8},
+    [ZOE_F8_E4M3] = {"F8_E4M3", 1}, [ZOE_F8_E5M2] = {"F8_E5M2", 1}, [ZOE_I8] = {"I8", 1},     [ZOE_I16] = {"I16", 2},
+    [ZOE_I32] = {"I32", 4},         [ZOE_I64] = {"I64", 8},         [ZOE_U8] = {"U8", 1},     [ZOE_U16] = {"U16", 2},
+    [ZOE_U32] = {"U32", 4},         [ZOE_U64] = {"U64", 8},         [ZOE_BOOL] = {"BOOL", 1},
 };
 
 size_t zoe_dtype_size(zoe_dtype dtype) {

@@ -41,21 +41,22 @@ typedef struct zoe_tensor {
 
 /* A dense row-major tensor over `data`. */
 zoe_tensor zoe_tensor_of(void *data, zoe_dtype dtype, int rank, const int64_t *shape);
-#define ZOE_TENSOR(data, dtype, ...)                                                                                        \
-    zoe_tensor_of((data), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
+#define ZOE_TENSOR(data, dtype, ...)                                                                                       \
+    zoe_tensor_of((data), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                              \
+                  (const int64_t[]){__VA_ARGS__})
 
-int64_t zoe_tensor_count(const zoe_tensor *t);  /* elements */
-int64_t zoe_tensor_bytes(const zoe_tensor *t);  /* of a dense tensor of this shape */
-bool zoe_tensor_dense(const zoe_tensor *t);     /* row-major without gaps */
+int64_t zoe_tensor_count(const zoe_tensor *t); /* elements */
+int64_t zoe_tensor_bytes(const zoe_tensor *t); /* of a dense tensor of this shape */
+bool zoe_tensor_dense(const zoe_tensor *t);    /* row-major without gaps */
 bool zoe_tensor_same_shape(const zoe_tensor *a, const zoe_tensor *b);
-int64_t zoe_tensor_rows(const zoe_tensor *t);   /* product of all axes but the last */
+int64_t zoe_tensor_rows(const zoe_tensor *t); /* product of all axes but the last */
 
 /* Views. The caller sees to it that they fit; a dense tensor is needed where it says so. */
 zoe_tensor zoe_view_slice(const zoe_tensor *t, int axis, int64_t start, int64_t count);
-zoe_tensor zoe_view_permute(const zoe_tensor *t, const int *axes); /* result axis i is axes[i] of t */
-zoe_tensor zoe_view_split(const zoe_tensor *t, int axis, int64_t inner); /* axis of n becomes [n / inner, inner] */
+zoe_tensor zoe_view_permute(const zoe_tensor *t, const int *axes);              /* result axis i is axes[i] of t */
+zoe_tensor zoe_view_split(const zoe_tensor *t, int axis, int64_t inner);        /* axis of n becomes [n / inner, inner] */
 zoe_tensor zoe_view_shape(const zoe_tensor *t, int rank, const int64_t *shape); /* of a dense tensor */
-#define ZOE_VIEW(t, ...)                                                                                                    \
+#define ZOE_VIEW(t, ...)                                                                                                   \
     zoe_view_shape((t), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
 
 /* [tokens, heads * head_dim] seen as [heads, tokens, head_dim]; the rows may be strided. */

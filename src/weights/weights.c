@@ -1,0 +1,304 @@
+#include "weights/weights.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "weights/convert.h"
+#include "weights/slots.h"
+
+typedef struct item {
+    char *name;
+    zoe_tensor *target;
+    zoe_slot_kind kind;
+    int unit;
+    int rank;
+    int64_t shape[ZOE_MAX_RANK]; /* as in the checkpoint */
+    const zoe_entry *entry;      /* NULL for random weights */
+    int64_t skip;                /* elements of the entry before this part of it */
+    void *owned;                 /* backend memory, or NULL while unloaded or used from the mapping */
+} item;
+
+struct zoe_weights {
+    zoe_backend *be;
+    const zoe_checkpoint *ckpt;
+    const char *part;
+    const zoe_alias *aliases;
+    zoe_dtype dtype;
+    item *items;
+    size_t count, capacity;
+    int units;
+    bool *loaded; /* by unit */
+};
+
+int zoe_weights_create(zoe_backend *be, const zoe_checkpoint *ckpt, const char *part, const zoe_alias *aliases,
+                       zoe_dtype dtype, zoe_weights **out) {
+    zoe_weights *weights;
+    *out = NULL;
+    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, weights, 1));
+    *weights = (zoe_weights){.be = be, .ckpt = ckpt, .part = part, .aliases = aliases, .dtype = dtype};
+    *out = weights;
+    return ZOE_OK;
+}
+
+void zoe_weights_free(zoe_weights *weights) {
+    if (!weights) return;
+    zoe_context *ctx = weights->be->ctx;
+    zoe_weights_unload(weights);
+    for (size_t i = 0; i < weights->count; i++) zoe_free(ctx, weights->items[i].name);
+    zoe_free(ctx, weights->items);
+    zoe_free(ctx, weights->loaded);
+    zoe_free(ctx, weights);
+}
+
+int zoe_weights_unit(zoe_weights *weights) {
+    zoe_context *ctx = weights->be->ctx;
+    bool *loaded = zoe_realloc(ctx, weights->loaded, (size_t)weights->units + 1);
+    if (!loaded) return zoe_out_of_memory(ctx, (size_t)weights->units + 1, weights->part);
+    weights->loaded = loaded;
+    loaded[weights->units] = false;
+    return weights->units++;
+}
+
+static int add_item(zoe_weights *weights, const char *prefix, const zoe_slot *slot, const zoe_dims dims, void *target) {
+    zoe_context *ctx = weights->be->ctx;
+    if (weights->count == weights->capacity) {
+        size_t capacity = weights->capacity ? 2 * weights->capacity : 64;
+        item *items = zoe_realloc(ctx, weights->items, capacity * sizeof *items);
+        if (!items) return zoe_out_of_memory(ctx, capacity * sizeof *items, weights->part);
+        weights->items = items;
+        weights->capacity = capacity;
+    }
+    item *it = &weights->items[weights->count];
+    *it = (item){.target = (zoe_tensor *)((char *)target + slot->member), .kind = slot->kind, .unit = weights->units - 1};
+    it->rank = zoe_shape_rule(slot->shape, dims, it->shape);
+    if (it->rank <= 0) return zoe_fail(ctx, ZOE_ERR_INTERNAL, "shape rule \"%s\" of %s", slot->shape, slot->name);
+    it->name = zoe_format(ctx, "%s%s", prefix, slot->name);
+    if (!it->name) return zoe_out_of_memory(ctx, strlen(slot->name), weights->part);
+    weights->count++;
+    return ZOE_OK;
+}
+
+int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims dims, void *target, const char *prefix,
+                     ...) {
+    char text[256];
+    va_list args;
+    va_start(args, prefix);
+    int length = vsnprintf(text, sizeof text, prefix, args);
+    va_end(args);
+    if (length < 0 || (size_t)length >= sizeof text || weights->units == 0)
+        return zoe_fail(weights->be->ctx, ZOE_ERR_INTERNAL, "binding %s", prefix);
+    for (const zoe_slot *slot = slots; slot->name; slot++)
+        if (!slot->when || dims[slot->when - 'A']) ZOE_TRY(add_item(weights, text, slot, dims, target));
+    return ZOE_OK;
+}
+
+/* ---- checking ---- */
+
+static int64_t item_count(const item *it) {
+    int64_t count = 1;
+    for (int i = 0; i < it->rank; i++) count *= it->shape[i];
+    return count;
+}
+
+static bool same_shape(const item *it, const zoe_entry *entry, int parts) {
+    if (entry->rank != it->rank) return false;
+    for (int i = 0; i < it->rank; i++)
+        if (entry->shape[i] != it->shape[i] * (i == 0 ? parts : 1)) return false;
+    return true;
+}
+
+/* Finds an item's entry under its own name or an alias; writes what is wrong, or nothing, into `problem`. */
+static void resolve(zoe_weights *weights, item *it, char *problem, size_t size) {
+    char other[256] = "", expected[96], found[96];
+    int index = 0, parts = 1;
+    problem[0] = 0;
+    it->entry = zoe_checkpoint_find(weights->ckpt, it->name);
+    if (!it->entry && zoe_alias_apply(weights->aliases, it->name, other, sizeof other, &index, &parts))
+        it->entry = zoe_checkpoint_find(weights->ckpt, other);
+    if (!it->entry) {
+        snprintf(problem, size, "%s is missing", it->name);
+        return;
+    }
+    zoe_shape_text(expected, sizeof expected, it->rank, it->shape);
+    zoe_shape_text(found, sizeof found, it->entry->rank, it->entry->shape);
+    if (!same_shape(it, it->entry, parts))
+        snprintf(problem, size, "%s has shape %s, expected %s%s", it->entry->name, found, expected,
+                 parts > 1 ? " in each of its parts" : "");
+    else if (!zoe_dtype_is_float(it->entry->dtype))
+        snprintf(problem, size, "%s has dtype %s, expected F32, BF16, F16 or F64", it->entry->name,
+                 zoe_dtype_name(it->entry->dtype));
+    it->skip = index * item_count(it);
+}
+
+int zoe_weights_check(zoe_weights *weights) {
+    if (!weights->ckpt) return ZOE_OK;
+    char text[ZOE_ERROR_TEXT - 512], problem[512];
+    size_t used = 0;
+    int problems = 0, told = 0;
+    for (size_t i = 0; i < weights->count; i++) {
+        resolve(weights, &weights->items[i], problem, sizeof problem);
+        if (!problem[0]) continue;
+        problems++;
+        size_t length = strlen(problem);
+        if (used + length + 4 >= sizeof text) continue;
+        used += (size_t)snprintf(text + used, sizeof text - used, "\n  %s", problem);
+        told++;
+    }
+    if (!problems) return ZOE_OK;
+    if (told < problems) snprintf(text + used, sizeof text - used, "\n  and %d more", problems - told);
+    return zoe_fail(weights->be->ctx, ZOE_ERR_FORMAT, "%s (%s): %d of %zu tensors do not fit its configuration:%s",
+                    weights->part, zoe_checkpoint_path(weights->ckpt, 0), problems, weights->count, text);
+}
+
+/* ---- loading ---- */
+
+static bool aligned(const void *data, zoe_dtype dtype) {
+    return (uintptr_t)data % zoe_dtype_size(dtype) == 0;
+}
+
+static const void *item_data(const item *it) {
+    return (const char *)it->entry->data + (size_t)it->skip * zoe_dtype_size(it->entry->dtype);
+}
+
+/* The type and shape in which the backend gets an item. */
+static zoe_tensor loaded_form(const zoe_weights *weights, const item *it) {
+    const zoe_backend *be = weights->be;
+    int64_t count = item_count(it), out = it->shape[0];
+    if (it->kind == ZOE_SLOT_VECTOR) return zoe_tensor_of(NULL, ZOE_F32, it->rank, it->shape);
+    if (it->kind == ZOE_SLOT_CONV) {
+        int64_t first = it->rank == 5 ? it->shape[2] : 1, in = it->shape[1];
+        const int64_t *space = it->shape + it->rank - 2;
+        return ZOE_TENSOR(NULL, be->dtype, out, first, space[0], space[1], in);
+    }
+    zoe_dtype dtype = weights->dtype != ZOE_DTYPE_COUNT ? weights->dtype : it->entry ? it->entry->dtype : ZOE_BF16;
+    if (!be->ops->host_memory)
+        dtype = be->dtype;
+    else if (dtype == ZOE_F64)
+        dtype = ZOE_F32;
+    return ZOE_TENSOR(NULL, dtype, out, count / (out ? out : 1));
+}
+
+static bool usable_in_place(const zoe_weights *weights, const item *it, const zoe_tensor *form) {
+    return weights->be->ops->host_memory && it->entry && it->kind != ZOE_SLOT_CONV && form->dtype == it->entry->dtype &&
+           aligned(item_data(it), form->dtype);
+}
+
+static int check_finite(const zoe_weights *weights, const item *it) {
+    int64_t bad = zoe_first_nonfinite(item_data(it), it->entry->dtype, item_count(it));
+    if (bad < 0) return ZOE_OK;
+    return zoe_fail(weights->be->ctx, ZOE_ERR_NUMERIC, "%s: tensor %s holds %s at element %lld; the file is damaged",
+                    weights->part, it->entry->name,
+                    isnan(zoe_float_at(item_data(it), it->entry->dtype, bad)) ? "NaN" : "infinity", (long long)bad);
+}
+
+static uint64_t name_seed(const char *name) {
+    uint64_t hash = 14695981039346656037u; /* FNV-1a */
+    for (; *name; name++) hash = (hash ^ (unsigned char)*name) * 1099511628211u;
+    return hash;
+}
+
+/* Weights drawn so that activations neither vanish nor explode: scales near 1, the rest by the inputs they sum over. */
+static void draw(const item *it, const zoe_tensor *form, void *to) {
+    size_t length = strlen(it->name);
+    int64_t count = zoe_tensor_count(form), inputs = form->shape[0] ? count / form->shape[0] : 1;
+    bool scale = it->kind == ZOE_SLOT_VECTOR &&
+                 (strstr(it->name, "gamma") || (length > 7 && !strcmp(it->name + length - 7, ".weight")));
+    float spread = it->kind == ZOE_SLOT_VECTOR ? 0.05f : sqrtf(3.0f / (float)inputs);
+    zoe_random_fill(to, form->dtype, count, name_seed(it->name), scale ? 1.0f : 0.0f, spread);
+}
+
+static void fill(const item *it, const zoe_tensor *form, void *to) {
+    if (!it->entry)
+        draw(it, form, to);
+    else if (it->kind == ZOE_SLOT_CONV)
+        zoe_convert_conv(to, form->dtype, item_data(it), it->entry->dtype, form->shape[0], form->shape[4],
+                         form->shape[1] * form->shape[2] * form->shape[3]);
+    else
+        zoe_convert_floats(to, form->dtype, item_data(it), it->entry->dtype, item_count(it));
+}
+
+static int load_item(zoe_weights *weights, item *it) {
+    zoe_backend *be = weights->be;
+    zoe_context *ctx = be->ctx;
+    zoe_tensor form = loaded_form(weights, it);
+    if (be->ops->computes && it->entry && it->kind != ZOE_SLOT_LINEAR) ZOE_TRY(check_finite(weights, it));
+    if (usable_in_place(weights, it, &form)) {
+        form.data = (void *)(uintptr_t)item_data(it);
+        *it->target = form;
+        return ZOE_OK;
+    }
+    ZOE_TRY(zoe_backend_alloc(be, &form, form.dtype, form.rank, form.shape));
+    it->owned = form.data;
+    *it->target = form;
+    if (!be->ops->computes) return ZOE_OK;
+    if (be->ops->host_memory) {
+        fill(it, &form, form.data);
+        return ZOE_OK;
+    }
+    size_t bytes = (size_t)zoe_tensor_bytes(&form);
+    void *staging = zoe_alloc(ctx, bytes);
+    if (!staging) return zoe_out_of_memory(ctx, bytes, it->name);
+    fill(it, &form, staging);
+    int status = zoe_upload(be, &form, staging);
+    zoe_free(ctx, staging);
+    return status;
+}
+
+static void unload_item(zoe_weights *weights, item *it) {
+    zoe_backend_free(weights->be, it->owned);
+    it->owned = NULL;
+    if (it->entry) zoe_checkpoint_drop(weights->ckpt, it->entry);
+    it->target->data = NULL;
+}
+
+static void unload_unit(zoe_weights *weights, int unit) {
+    for (size_t i = 0; i < weights->count; i++)
+        if (weights->items[i].unit == unit) unload_item(weights, &weights->items[i]);
+    weights->loaded[unit] = false;
+}
+
+int zoe_weights_acquire(zoe_weights *weights, int unit) {
+    if (weights->loaded[unit]) return ZOE_OK;
+    int status = ZOE_OK;
+    for (size_t i = 0; i < weights->count && status == ZOE_OK; i++)
+        if (weights->items[i].unit == unit) status = load_item(weights, &weights->items[i]);
+    weights->loaded[unit] = status == ZOE_OK;
+    if (status != ZOE_OK) unload_unit(weights, unit);
+    return status;
+}
+
+void zoe_weights_release(zoe_weights *weights, int unit) {
+    (void)weights;
+    (void)unit; /* every unit stays resident until the network is unloaded */
+}
+
+void zoe_weights_unload(zoe_weights *weights) {
+    for (int unit = 0; unit < weights->units; unit++) unload_unit(weights, unit);
+}
+
+int64_t zoe_weights_bytes(const zoe_weights *weights) {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < weights->count; i++) {
+        const item *it = &weights->items[i];
+        zoe_tensor form = loaded_form(weights, it);
+        bytes += item_count(it) * (int64_t)zoe_dtype_size(it->entry ? it->entry->dtype : form.dtype);
+    }
+    return bytes;
+}
+
+const char *zoe_weights_find_nonfinite(const zoe_weights *weights) {
+    for (size_t i = 0; i < weights->count; i++) {
+        const item *it = &weights->items[i];
+        if (it->entry && zoe_first_nonfinite(item_data(it), it->entry->dtype, item_count(it)) >= 0) return it->entry->name;
+    }
+    return NULL;
+}
+
+bool zoe_weights_describe(const zoe_weights *weights, size_t index, const char **name, int *rank, int64_t *shape) {
+    if (index >= weights->count) return false;
+    *name = weights->items[index].name;
+    *rank = weights->items[index].rank;
+    memcpy(shape, weights->items[index].shape, sizeof weights->items[index].shape);
+    return true;
+}

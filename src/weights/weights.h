@@ -1,0 +1,80 @@
+/*
+ * Weights: what a network needs, by name and shape, bound to where a checkpoint (or a random draw) has it.
+ *
+ * A network lists its tensors once, as tables of slots. Checking, loading, aliases, planning and streaming all walk these
+ * tables. Slots are bound in units (a transformer block, a whole small network); between zoe_weights_acquire() and
+ * zoe_weights_release() a unit's tensors are valid. Where the bytes are in between is nobody's business above.
+ */
+#ifndef ZOE_WEIGHTS_WEIGHTS_H
+#define ZOE_WEIGHTS_WEIGHTS_H
+
+#include "backend/backend.h"
+#include "formats/checkpoint.h"
+
+typedef enum zoe_slot_kind {
+    ZOE_SLOT_LINEAR, /* [out, ...] seen as [out, in], in the float type of the file, used from the mapping where possible */
+    ZOE_SLOT_VECTOR, /* float32, whatever the file has */
+    ZOE_SLOT_CONV, /* [out, in, kt, kh, kw] or [out, in, kh, kw] rearranged to [out, kt, kh, kw, in], float32 on the CPU */
+} zoe_slot_kind;
+
+/*
+ * One row of a slot table; a row without a name ends it. `shape` is a list of axes separated by blanks, each a product of
+ * a number and letters that stand for the network's dimensions: "6D D" is [6 * dims['D' - 'A'], dims['D' - 'A']].
+ * A row whose `when` letter has dimension 0 is not part of this variant; `when` 0: always.
+ */
+typedef struct zoe_slot {
+    const char *name; /* in the checkpoint, after the prefix given at binding */
+    size_t member;    /* offset of the zoe_tensor in the bound struct */
+    zoe_slot_kind kind;
+    const char *shape;
+    char when;
+} zoe_slot;
+
+typedef int64_t zoe_dims[26]; /* by letter: dims[letter - 'A'] */
+
+/*
+ * Another name for tensors: every '*' in `name` matches digits, which replace the '*'s of `other` in order. Names match
+ * whole or up to a dot ("attn.to_q" covers "attn.to_q.weight"). `other` may end in "@i/n": the i-th of n equal parts of
+ * its first axis. A row without a name ends the table.
+ */
+typedef struct zoe_alias {
+    const char *name, *other;
+} zoe_alias;
+
+typedef struct zoe_weights zoe_weights;
+
+/*
+ * Weights of one network for one backend. ckpt NULL: random numbers, the same for the same names, in `dtype` for linear.
+ * Otherwise `dtype` is what linear weights are converted to while loading; ZOE_DTYPE_COUNT: kept as they are (the backend
+ * may still need its own type). `part` names the network in messages. The checkpoint must outlive the weights.
+ */
+int zoe_weights_create(zoe_backend *be, const zoe_checkpoint *ckpt, const char *part, const zoe_alias *aliases,
+                       zoe_dtype dtype, zoe_weights **out);
+void zoe_weights_free(zoe_weights *weights); /* NULL is fine */
+
+/* Starts a unit; returns its number (counted from 0) or a status. */
+int zoe_weights_unit(zoe_weights *weights);
+
+/* Binds the slots of a struct to the current unit, under names that begin with the printed prefix. */
+int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims dims, void *target, const char *prefix,
+                     ...) __attribute__((format(printf, 5, 6)));
+
+/* Looks every bound slot up; one error names all that are missing or have another shape or dtype. */
+int zoe_weights_check(zoe_weights *weights);
+
+/* Makes a unit's tensors valid; pairs nest. The order of use is the order of the units, again and again. */
+int zoe_weights_acquire(zoe_weights *weights, int unit);
+void zoe_weights_release(zoe_weights *weights, int unit);
+
+/* Gives back all memory that loading took, mapped pages included. No unit may be acquired. */
+void zoe_weights_unload(zoe_weights *weights);
+
+int64_t zoe_weights_bytes(const zoe_weights *weights); /* as stored in the checkpoint */
+
+/* The first tensor with a NaN or infinity in the file, or NULL. Reads everything. */
+const char *zoe_weights_find_nonfinite(const zoe_weights *weights);
+
+/* Name and shape of bound slot number `index`, for descriptions; false past the end. */
+bool zoe_weights_describe(const zoe_weights *weights, size_t index, const char **name, int *rank, int64_t *shape);
+
+#endif
