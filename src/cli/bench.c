@@ -1,0 +1,129 @@
+/* zoe bench: times one part of the engine on random data. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+static void print_report(const json_t *report) {
+    const char *key;
+    json_t *value;
+    printf("%s on %s\n", json_string_value(json_object_get(report, "what")),
+           json_string_value(json_object_get(report, "device")));
+    json_object_foreach(json_object_get(report, "shape"), key, value) {
+        if (json_is_string(value))
+            printf("  %-12s %s\n", key, json_string_value(value));
+        else
+            printf("  %-12s %lld\n", key, (long long)json_integer_value(value));
+    }
+    char memory[32];
+    printf("  %-12s %.4f s, the median of %lld\n", "time", json_number_value(json_object_get(report, "seconds")),
+           (long long)json_integer_value(json_object_get(report, "repeats")));
+    json_t *gflops = json_object_get(report, "gflops");
+    if (json_is_number(gflops)) {
+        printf("  %-12s %.1f GFLOP/s\n", "rate", json_number_value(gflops));
+        printf("  %-12s %.1f GFLOP/s, float32 matrix products measured beside it\n", "ceiling",
+               json_number_value(json_object_get(report, "ceiling_gflops")));
+        printf("  %-12s %.2f\n", "ratio", json_number_value(json_object_get(report, "ratio")));
+    }
+    printf("  %-12s %s at most\n", "memory",
+           cli_bytes(memory, (double)json_integer_value(json_object_get(report, "peak_host_bytes"))));
+}
+
+static int run(const cli_args *args) {
+    zoe_context *context;
+    if (!cli_open_context(args, &context)) return CLI_USAGE;
+    zoe_bench_settings settings;
+    zoe_bench_settings_init(&settings);
+    settings.what = args->operand;
+    char *text = NULL;
+    int exit_status = CLI_DONE;
+    if (!cli_apply(args, context, CLI_BENCH, &settings)) {
+        exit_status = CLI_USAGE;
+    } else {
+        int status = zoe_bench(context, &settings, &text);
+        if (status != ZOE_OK) {
+            exit_status = cli_failure(context, status);
+        } else if (cli_value(args, "json")) {
+            puts(text);
+        } else {
+            json_t *report = json_loads(text, 0, NULL);
+            print_report(report);
+            json_decref(report);
+        }
+    }
+    zoe_string_free(context, text);
+    zoe_context_free(context);
+    return exit_status;
+}
+
+#define COUNT(name_, field, most, help_)                                                                                   \
+    {                                                                                                                      \
+        {.name = name_,                                                                                                    \
+         .type = ZOE_OPTION_INT,                                                                                           \
+         .offset = offsetof(zoe_bench_settings, field),                                                                    \
+         .meta = "N",                                                                                                      \
+         .min = 1,                                                                                                         \
+         .max = most,                                                                                                      \
+         .help = help_},                                                                                                   \
+            CLI_BENCH, 0                                                                                                   \
+    }
+
+static const cli_option own[] = {
+    {{.name = "config",
+      .type = ZOE_OPTION_PATH,
+      .offset = offsetof(zoe_bench_settings, config),
+      .meta = "DIR",
+      .help = "Model folder for denoise, decode and text; config.json files are enough, weights are drawn at random."},
+     CLI_BENCH,
+     0},
+    {{.name = "size",
+      .type = ZOE_OPTION_SIZE,
+      .offset = offsetof(zoe_bench_settings, width),
+      .meta = "WxH",
+      .min = 1,
+      .max = 16384,
+      .help = "Width and height in pixels for denoise and decode; default: 832x480."},
+     CLI_BENCH,
+     0},
+    COUNT("frames", frames, 100000, "Number of frames for denoise and decode; default: 17."),
+    COUNT("tokens", tokens, 10000000, "Rows for linear, tokens for attention and text; default: 1536."),
+    COUNT("inputs", inputs, 1000000, "Input channels of linear; default: 1536."),
+    COUNT("outputs", outputs, 1000000, "Output channels of linear; default: 8960."),
+    COUNT("heads", heads, 10000, "Heads of attention; default: 12."),
+    COUNT("head-dim", head_dim, 4096, "Channels of a head of attention; default: 128."),
+    COUNT("repeats", repeats, 10000, "Number of timed repetitions; default: 5."),
+    {{.name = "dtype",
+      .type = ZOE_OPTION_CHOICE,
+      .offset = offsetof(zoe_bench_settings, dtype),
+      .meta = "NAME",
+      .choices = "f32|bf16|f16",
+      .help = "Type of the weights of linear, denoise and text; default: bf16."},
+     CLI_BENCH,
+     0},
+    {{.name = "device",
+      .type = ZOE_OPTION_TEXT,
+      .offset = offsetof(zoe_bench_settings, device),
+      .meta = "cpu|cuda[:N]",
+      .help = "What to compute on; default: cpu."},
+     CLI_BENCH,
+     0},
+    {{.name = "json", .help = "Print the report as JSON."}, CLI_FLAG, 0},
+};
+
+const cli_command cli_bench = {
+    .name = "bench",
+    .summary = "Time one part of the engine.",
+    .operand = "PART",
+    .operand_choices = "denoise|decode|text|linear|attention",
+    .operand_required = true,
+    .computes = true,
+    .about =
+        "Times one part of the engine on random data: denoise (one forward pass of the denoiser), decode (latents to "
+        "frames), text (the text encoder), linear (one matrix product with bias) or attention. The ceiling is the rate "
+        "of float32 matrix products, measured in the same run.",
+    .example = "zoe bench linear --tokens 768 --inputs 1536 --outputs 8960 --dtype bf16",
+    .own = own,
+    .own_count = sizeof own / sizeof own[0],
+    .run = run,
+};

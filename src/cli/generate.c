@@ -1,0 +1,268 @@
+/* zoe generate: a video from a request. */
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+/* One run of the command: what has to be given back at its end. */
+typedef struct cli_job {
+    const cli_args *args;
+    zoe_context *context;
+    zoe_model *model;
+    json_t *from; /* the repeated request; option texts point into it */
+    zoe_model_settings settings;
+    zoe_request request;
+    zoe_result result;
+    const char *model_dir;
+    char model_path[4096], output_name[128];
+    cli_progress progress;
+} cli_job;
+
+/* The context that a signal cancels. The only state outside a job: a handler has no argument of ours. */
+static zoe_context *volatile signal_context;
+static volatile sig_atomic_t signal_count;
+
+static void on_signal(int number) {
+    (void)number;
+    if (signal_count++ > 0) _exit(CLI_INTERRUPTED);
+    if (signal_context) zoe_cancel(signal_context);
+}
+
+static void catch_signals(zoe_context *context) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    signal_context = context;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static bool has_model(const char *dir) {
+    char file[4200];
+    snprintf(file, sizeof file, "%s/model_index.json", dir);
+    return access(file, R_OK) == 0;
+}
+
+/* The demo model, as installed beside the program or in the source tree that it was built in. */
+static bool find_demo_model(char *path, size_t size) {
+    static const char *const places[] = {"../share/zoetrope/models/demo", "../../models/demo"};
+    char program[2048];
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (length <= 0) return false;
+    program[length] = 0;
+    char *slash = strrchr(program, '/');
+    if (slash) *slash = 0;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        snprintf(path, size, "%s/%s", program, places[i]);
+        if (has_model(path)) return true;
+    }
+    return false;
+}
+
+static bool choose_model(cli_job *job) {
+    job->model_dir = cli_value(job->args, "model");
+    if (!job->model_dir) job->model_dir = json_string_value(json_object_get(job->from, "model"));
+    if (job->model_dir) return true;
+    if (find_demo_model(job->model_path, sizeof job->model_path)) {
+        job->model_dir = job->model_path;
+        return true;
+    }
+    cli_complain("which model? --model DIR names the folder of a published model; the demo model is not installed");
+    return false;
+}
+
+/* Reads the request that a video carries into job->from. */
+static int load_from(cli_job *job) {
+    const char *path = cli_value(job->args, "from");
+    if (!path) return CLI_DONE;
+    char *text = NULL;
+    int status = zoe_inspect(job->context, path, &text);
+    if (status != ZOE_OK) return cli_failure(job->context, status);
+    json_t *report = json_loads(text, 0, NULL);
+    zoe_string_free(job->context, text);
+    job->from = json_incref(json_object_get(report, "request"));
+    json_decref(report);
+    if (json_is_object(job->from)) return CLI_DONE;
+    cli_complain("--from: \"%s\" carries no request; a video made by zoe does, unless other tools dropped its metadata",
+                 path);
+    return CLI_FAILED;
+}
+
+static const zoe_option *find_setting(const char *name) {
+    size_t count;
+    const zoe_option *rows = zoe_options(&count);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(rows[i].name, name) == 0) return &rows[i];
+    return NULL;
+}
+
+/* Applies the repeated request's settings of one scope. */
+static bool apply_from(cli_job *job, zoe_option_scope scope, void *fields) {
+    const char *name;
+    json_t *value;
+    json_object_foreach(job->from, name, value) {
+        const zoe_option *row = find_setting(name);
+        if (row && row->scope == scope && json_is_string(value) &&
+            !cli_set(job->context, row, fields, json_string_value(value)))
+            return false;
+    }
+    return true;
+}
+
+static bool fill_request(cli_job *job) {
+    return apply_from(job, ZOE_SCOPE_REQUEST, &job->request) &&
+           cli_apply(job->args, job->context, CLI_REQUEST, &job->request);
+}
+
+/* Everything that can be known to be wrong before a model is opened. */
+static int check_usage(cli_job *job) {
+    zoe_model_settings_init(&job->settings);
+    if (!apply_from(job, ZOE_SCOPE_MODEL, &job->settings) ||
+        !cli_apply(job->args, job->context, CLI_MODEL, &job->settings) || !fill_request(job) || !choose_model(job))
+        return CLI_USAGE;
+    const zoe_request *request = &job->request;
+    if (!request->prompt) {
+        cli_complain("what should the video show? --prompt TEXT says it");
+        return CLI_USAGE;
+    }
+    if (request->output && strcmp(request->output, "-") == 0) {
+        if (cli_value(job->args, "json")) {
+            cli_complain("--json and -o - both write to standard output; name a file with -o FILE");
+            return CLI_USAGE;
+        }
+        if (isatty(STDOUT_FILENO)) {
+            cli_complain("-o - writes raw video, which a terminal cannot show; send it to a file or program");
+            return CLI_USAGE;
+        }
+    }
+    if (!request->output && !cli_name_output(request->prompt, job->output_name, sizeof job->output_name)) return CLI_FAILED;
+    return CLI_DONE;
+}
+
+static void on_progress(void *user, const zoe_progress *state) {
+    cli_job *job = user;
+    cli_progress_show(&job->progress, state);
+}
+
+static int make_video(cli_job *job) {
+    int status = zoe_model_open(job->context, job->model_dir, &job->settings, &job->model);
+    if (status != ZOE_OK) return status;
+    zoe_request_init(job->model, &job->request);
+    fill_request(job); /* was checked before */
+    if (!job->request.output) job->request.output = job->output_name;
+    job->request.user = job;
+    job->request.progress = on_progress;
+    cli_progress_start(&job->progress, cli_value(job->args, "quiet") != NULL);
+    /* An interruption while the model was opened is as good as one right now. */
+    status = signal_count ? ZOE_ERR_CANCELLED : zoe_generate(job->model, &job->request, &job->result);
+    cli_progress_clear(&job->progress);
+    return status;
+}
+
+/* The settings as they were used, name to text. */
+static json_t *request_record(cli_job *job) {
+    json_t *record = json_object();
+    size_t count;
+    const zoe_option *rows = zoe_options(&count);
+    for (size_t i = 0; i < count; i++) {
+        char *text = NULL;
+        const void *fields = rows[i].scope == ZOE_SCOPE_MODEL ? (const void *)&job->settings : (const void *)&job->request;
+        if (zoe_option_get(job->context, &rows[i], fields, &text) == ZOE_OK && text)
+            json_object_set_new(record, rows[i].name, json_string(text));
+        zoe_string_free(job->context, text);
+    }
+    json_object_set_new(record, "model", json_string(job->model_dir));
+    return record;
+}
+
+static int print_record(cli_job *job, int status) {
+    const zoe_result *result = &job->result;
+    json_t *seconds = json_object();
+    for (int phase = 0; phase < ZOE_PHASE_COUNT; phase++)
+        json_object_set_new(seconds, zoe_phase_name((zoe_phase)phase), json_real(result->seconds[phase]));
+    json_t *record =
+        json_pack("{s:s, s:s, s:s?, s:i, s:i, s:i, s:f, s:o, s:f, s:I, s:I, s:o}", "status",
+                  status == ZOE_OK ? "done" : "interrupted", "version", zoe_version(), "output",
+                  result->frames > 0 ? job->request.output : NULL, "width", result->width, "height", result->height,
+                  "frames", result->frames, "fps", result->fps, "seconds", seconds, "seconds_per_step",
+                  result->seconds_per_step, "peak_host_bytes", (json_int_t)result->peak_host_bytes, "peak_device_bytes",
+                  (json_int_t)result->peak_device_bytes, "request", request_record(job));
+    if (!record || json_dumpf(record, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0) {
+        cli_complain("the result record cannot be written");
+        json_decref(record);
+        return CLI_FAILED;
+    }
+    putchar('\n');
+    json_decref(record);
+    return CLI_DONE;
+}
+
+static void print_summary(const cli_job *job) {
+    const zoe_result *result = &job->result;
+    char memory[32];
+    fprintf(stderr, "%s: %dx%d, %d frames, %g a second\n", job->request.output, result->width, result->height,
+            result->frames, result->fps);
+    for (int phase = 0; phase < ZOE_PHASE_COUNT; phase++)
+        if (result->seconds[phase] > 0)
+            fprintf(stderr, "  %-8s %8.2f s\n", zoe_phase_name((zoe_phase)phase), result->seconds[phase]);
+    fprintf(stderr, "  %.3f s a step, %s of memory at most\n", result->seconds_per_step,
+            cli_bytes(memory, (double)result->peak_host_bytes));
+}
+
+/* Tells how it ended; returns the exit status. */
+static int report(cli_job *job, int status) {
+    bool json = cli_value(job->args, "json") != NULL, kept = job->result.frames > 0;
+    if (status != ZOE_OK && status != ZOE_ERR_CANCELLED) return cli_failure(job->context, status);
+    if (status == ZOE_ERR_CANCELLED)
+        cli_complain(kept ? "interrupted; the frames made so far are kept" : "interrupted before the first frame");
+    if (json && print_record(job, status) != CLI_DONE) return CLI_FAILED;
+    if (kept && !cli_value(job->args, "quiet")) print_summary(job);
+    if (kept && !json && job->request.output == job->output_name) puts(job->output_name);
+    return status == ZOE_OK ? CLI_DONE : CLI_INTERRUPTED;
+}
+
+static int run(const cli_args *args) {
+    cli_job job = {.args = args};
+    if (!cli_open_context(args, &job.context)) return CLI_USAGE;
+    catch_signals(job.context);
+    int exit_status = load_from(&job);
+    if (exit_status == CLI_DONE) exit_status = check_usage(&job);
+    if (exit_status == CLI_DONE) exit_status = report(&job, make_video(&job));
+    signal_context = NULL;
+    zoe_model_close(job.model);
+    json_decref(job.from);
+    zoe_context_free(job.context);
+    return exit_status;
+}
+
+static const cli_option own[] = {
+    {{.name = "model",
+      .type = ZOE_OPTION_PATH,
+      .meta = "DIR",
+      .help = "Folder of a model as published; default: the demo model."},
+     CLI_WORD,
+     0},
+    {{.name = "from",
+      .type = ZOE_OPTION_PATH,
+      .meta = "VIDEO",
+      .help = "Repeat the request that a video made by zoe carries; other options override it."},
+     CLI_WORD,
+     0},
+    {{.name = "json", .help = "Print the result record on standard output, as JSON."}, CLI_FLAG, 0},
+};
+
+const cli_command cli_generate = {
+    .name = "generate",
+    .summary = "Make a video.",
+    .settings = true,
+    .computes = true,
+    .about = "Makes a video from a text, and from pictures where the model takes them. Progress goes to standard error. "
+             "Ctrl-C ends the run within a step and keeps the frames decoded so far; a second Ctrl-C ends it at once. "
+             "Without -o the video is named after the prompt, never over an existing file, and its name is printed.",
+    .example = "zoe generate --model Wan2.1-T2V-1.3B-Diffusers --prompt \"A red fox runs through snow\" -o fox.mp4",
+    .own = own,
+    .own_count = sizeof own / sizeof own[0],
+    .run = run,
+};
