@@ -16,8 +16,8 @@ typedef struct zoe_entry {
     int64_t shape[ZOE_MAX_RANK];
     const void *data; /* in the mapping; aligned to the element size, or to 1 where the file is not */
     size_t bytes;
-    int file;         /* index of the file that holds it */
-    uint64_t offset;  /* of the data from that file's start, for readers that bypass the mapping */
+    int file;        /* index of the file that holds it */
+    uint64_t offset; /* of the data from that file's start, for readers that bypass the mapping */
 } zoe_entry;
 
 typedef struct zoe_checkpoint zoe_checkpoint;
