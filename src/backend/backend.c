@@ -27,6 +27,10 @@ void zoe_arena_release(zoe_backend *be, size_t mark) {
     be->arena.used = mark;
 }
 
+void zoe_arena_trim(zoe_backend *be) {
+    be->ops->trim(be);
+}
+
 int zoe_backend_alloc(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, const int64_t *shape) {
     *t = zoe_tensor_of(NULL, dtype, rank, shape);
     return be->ops->alloc(be, (size_t)zoe_tensor_bytes(t), &t->data);

@@ -94,6 +94,7 @@ typedef struct zoe_backend_ops {
     int (*upload)(zoe_backend *be, void *to, const void *host, size_t bytes);
     int (*download)(zoe_backend *be, void *host, const void *from, size_t bytes);
     int (*synchronize)(zoe_backend *be);
+    void (*trim)(zoe_backend *be); /* gives memory behind the unused part of the arena back to the system */
 
     int (*linear)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
     int (*norm)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p);
@@ -153,6 +154,9 @@ int zoe_new_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, co
 /* zoe_arena_release() gives back what was taken since the mark. */
 size_t zoe_arena_mark(const zoe_backend *be);
 void zoe_arena_release(zoe_backend *be, size_t mark);
+
+/* Gives the memory above the stack back to the system: at the end of a phase whose tensors were larger than the next one's. */
+void zoe_arena_trim(zoe_backend *be);
 
 /* ---- memory ---- */
 

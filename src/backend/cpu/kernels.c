@@ -1,0 +1,233 @@
+/* The kernels in plain C: what every processor can run and every other version is checked against. */
+#include "backend/cpu/kernels.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#define TILE_ROWS 4
+#define TILE_COLS 8
+
+static void tile(int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc, bool add) {
+    float sum[TILE_ROWS][TILE_COLS] = {{0}};
+    for (int64_t i = 0; i < k; i++, b += TILE_COLS)
+        for (int row = 0; row < TILE_ROWS; row++) {
+            float x = a[row * lda + i];
+            for (int col = 0; col < TILE_COLS; col++) sum[row][col] += x * b[col];
+        }
+    for (int row = 0; row < TILE_ROWS; row++)
+        for (int col = 0; col < TILE_COLS; col++) c[row * ldc + col] = (add ? c[row * ldc + col] : 0) + sum[row][col];
+}
+
+static void pack(float *to, int64_t cols, const float *from, int64_t stride, int64_t rows, int64_t k) {
+    for (int64_t i = 0; i < k; i++)
+        for (int64_t row = 0; row < cols; row++) to[i * cols + row] = row < rows ? from[row * stride + i] : 0;
+}
+
+static void dot(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t rows, const float *w, int64_t ldw, int64_t k) {
+    for (int64_t row = 0; row < rows; row++)
+        for (int out = 0; out < ZOE_DOT_ROWS; out++) {
+            float sum = 0;
+            for (int64_t i = 0; i < k; i++) sum += x[row * ldx + i] * w[out * ldw + i];
+            y[row * ldy + out] += sum;
+        }
+}
+
+/* ---- conversions ---- */
+
+static void load_f32(float *y, const void *x, int64_t n) {
+    memcpy(y, x, (size_t)n * sizeof *y);
+}
+
+static void load_bf16(float *y, const void *x, int64_t n) {
+    const uint16_t *from = x;
+    for (int64_t i = 0; i < n; i++) y[i] = zoe_bf16_to_f32(from[i]);
+}
+
+static void load_f16(float *y, const void *x, int64_t n) {
+    const uint16_t *from = x;
+    for (int64_t i = 0; i < n; i++) y[i] = zoe_f16_to_f32(from[i]);
+}
+
+static void load_f64(float *y, const void *x, int64_t n) {
+    const double *from = x;
+    for (int64_t i = 0; i < n; i++) y[i] = (float)from[i];
+}
+
+/* Four exponent bits, bias 7, no infinities; all ones is NaN. */
+static float f8_e4m3(uint8_t x) {
+    int exponent = x >> 3 & 15, mantissa = x & 7;
+    float value = exponent ? ldexpf((float)(8 + mantissa), exponent - 10) : ldexpf((float)mantissa, -9);
+    if ((x & 0x7f) == 0x7f) value = NAN;
+    return x & 0x80 ? -value : value;
+}
+
+static void load_f8_e4m3(float *y, const void *x, int64_t n) {
+    const uint8_t *from = x;
+    for (int64_t i = 0; i < n; i++) y[i] = f8_e4m3(from[i]);
+}
+
+/* The upper byte of a half. */
+static void load_f8_e5m2(float *y, const void *x, int64_t n) {
+    const uint8_t *from = x;
+    for (int64_t i = 0; i < n; i++) y[i] = zoe_f16_to_f32((uint16_t)(from[i] << 8));
+}
+
+static void store_f32(void *y, const float *x, int64_t n) {
+    memcpy(y, x, (size_t)n * sizeof *x);
+}
+
+static void store_bf16(void *y, const float *x, int64_t n) {
+    uint16_t *to = y;
+    for (int64_t i = 0; i < n; i++) to[i] = zoe_f32_to_bf16(x[i]);
+}
+
+static void store_f16(void *y, const float *x, int64_t n) {
+    uint16_t *to = y;
+    for (int64_t i = 0; i < n; i++) to[i] = zoe_f32_to_f16(x[i]);
+}
+
+static void store_f64(void *y, const float *x, int64_t n) {
+    double *to = y;
+    for (int64_t i = 0; i < n; i++) to[i] = x[i];
+}
+
+/* ---- rows ---- */
+
+static float apply(float x, zoe_act act) {
+    switch (act) {
+    case ZOE_ACT_SILU:
+        return x / (1 + expf(-x));
+    case ZOE_ACT_GELU_TANH:
+        return 0.5f * x * (1 + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+    case ZOE_ACT_GELU_ERF:
+        return 0.5f * x * (1 + erff(x * 0.7071067811865476f));
+    default:
+        return x;
+    }
+}
+
+static void epilogue(float *y, const float *acc, int64_t n, const zoe_cpu_epilogue *e) {
+    for (int64_t i = 0; i < n; i++) {
+        float value = apply(acc[i] + (e->bias ? e->bias[i] : 0), e->act);
+        if (e->gate) value *= e->gate[i];
+        y[i] = e->residual ? e->residual[i] + value : value;
+    }
+}
+
+static float mean(const float *x, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i];
+    return (float)(sum / (double)n);
+}
+
+static float sum_squares(const float *x, int64_t n, float offset) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double d = (double)x[i] - (double)offset;
+        sum += d * d;
+    }
+    return (float)sum;
+}
+
+static void affine(float *y, const float *x, int64_t n, const zoe_cpu_affine *a) {
+    for (int64_t i = 0; i < n; i++) {
+        float value = (x[i] - a->mean) * a->factor;
+        if (a->weight) value *= a->weight[i];
+        if (a->bias) value += a->bias[i];
+        if (a->scale) value *= 1 + a->scale[i];
+        if (a->shift) value += a->shift[i];
+        y[i] = apply(value, a->act);
+    }
+}
+
+static void rotate(float *y, const float *x, const float *cos, const float *sin, int64_t pairs) {
+    for (int64_t i = 0; i < pairs; i++) {
+        float x0 = x[2 * i], x1 = x[2 * i + 1];
+        y[2 * i] = x0 * cos[i] - x1 * sin[i];
+        y[2 * i + 1] = x1 * cos[i] + x0 * sin[i];
+    }
+}
+
+static float softmax(float *s, const float *bias, int64_t n, float *max, float *sum) {
+    float top = *max;
+    for (int64_t i = 0; i < n; i++) {
+        if (bias) s[i] += bias[i];
+        if (s[i] > top) top = s[i];
+    }
+    float correction = expf(*max - top), total = 0;
+    for (int64_t i = 0; i < n; i++) {
+        s[i] = expf(s[i] - top);
+        total += s[i];
+    }
+    *max = top;
+    *sum = *sum * correction + total;
+    return correction;
+}
+
+static void scale(float *y, const float *x, int64_t n, float factor) {
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] * factor;
+}
+
+static void activate(float *y, const float *x, const float *times, int64_t n, zoe_act act) {
+    for (int64_t i = 0; i < n; i++) y[i] = apply(x[i], act) * (times ? times[i] : 1);
+}
+
+static void scale_shift(float *y, const float *x, const float *factor, const float *shift, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] * (factor ? factor[i] : 1) + (shift ? shift[i] : 0);
+}
+
+static void lincomb(float *y, int count, const float *const *x, const float *coefficients, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float sum = 0;
+        for (int j = 0; j < count; j++) sum += coefficients[j] * x[j][i];
+        y[i] = sum;
+    }
+}
+
+static bool finite_row(const float *x, int64_t n) {
+    bool all = true;
+    for (int64_t i = 0; i < n; i++) all &= fabsf(x[i]) <= FLT_MAX;
+    return all;
+}
+
+/* ---- levels ---- */
+
+uint32_t zoe_cpu_levels(void) {
+    uint32_t levels = 0;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        levels |= ZOE_CPU_AVX2;
+    if (levels && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        levels |= ZOE_CPU_AVX512;
+    return levels;
+}
+
+void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels) {
+    (void)levels;
+    *k = (zoe_cpu_kernels){
+        .level = "c",
+        .wide = {TILE_ROWS, TILE_COLS, tile},
+        .narrow = {TILE_ROWS, TILE_COLS, tile},
+        .pack = pack,
+        .dot = dot,
+        .load = {[ZOE_F32] = load_f32,
+                 [ZOE_BF16] = load_bf16,
+                 [ZOE_F16] = load_f16,
+                 [ZOE_F64] = load_f64,
+                 [ZOE_F8_E4M3] = load_f8_e4m3,
+                 [ZOE_F8_E5M2] = load_f8_e5m2},
+        .store = {[ZOE_F32] = store_f32, [ZOE_BF16] = store_bf16, [ZOE_F16] = store_f16, [ZOE_F64] = store_f64},
+        .epilogue = epilogue,
+        .mean = mean,
+        .sum_squares = sum_squares,
+        .affine = affine,
+        .rotate = rotate,
+        .softmax = softmax,
+        .scale = scale,
+        .activate = activate,
+        .scale_shift = scale_shift,
+        .lincomb = lincomb,
+        .finite = finite_row,
+    };
+}

@@ -1,0 +1,89 @@
+/*
+ * The table of the CPU backend's inner kernels: rows and register tiles of float32, one thread, no shapes.
+ *
+ * zoe_cpu_kernels_init() fills it with plain C; each processor level then overwrites what it does better. The drivers
+ * around it (loops, threads, blocking, strides) are the same C code for every level.
+ */
+#ifndef ZOE_BACKEND_CPU_KERNELS_H
+#define ZOE_BACKEND_CPU_KERNELS_H
+
+#include "backend/backend.h"
+
+#define ZOE_CPU_AVX2   1u
+#define ZOE_CPU_AVX512 2u
+
+/* Rows handled at once by `dot`. */
+#define ZOE_DOT_ROWS 4
+
+/*
+ * A register tile of the matrix product: c[rows, cols] = (add ? c : 0) + a[rows, k] b[k, cols], b dense, a and c with row
+ * strides. A tile always reads and writes all its rows and columns: the callers' buffers are padded for it.
+ */
+typedef struct zoe_cpu_tile {
+    int rows, cols;
+    void (*run)(int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc, bool add);
+} zoe_cpu_tile;
+
+/* What stands between a product and its result: y = residual + gate * act(acc + bias); pointers may be NULL. */
+typedef struct zoe_cpu_epilogue {
+    const float *bias, *gate, *residual;
+    zoe_act act;
+} zoe_cpu_epilogue;
+
+/* y = act(((x - mean) * factor * weight + bias) * (1 + scale) + shift); pointers may be NULL. */
+typedef struct zoe_cpu_affine {
+    float mean, factor;
+    const float *weight, *bias, *scale, *shift;
+    zoe_act act;
+} zoe_cpu_affine;
+
+typedef struct zoe_cpu_kernels {
+    const char *level;
+
+    /*
+     * Columns of a product are cut into panels of wide.cols, a remainder of up to narrow.cols into a narrow one.
+     * narrow.rows is a multiple of wide.rows.
+     */
+    zoe_cpu_tile wide, narrow;
+
+    /* to[k, cols] = from[rows, k]^T, rows <= cols, the other columns zero. */
+    void (*pack)(float *to, int64_t cols, const float *from, int64_t stride, int64_t rows, int64_t k);
+
+    /* y[rows, ZOE_DOT_ROWS] (row stride ldy) += x[rows, k] w[ZOE_DOT_ROWS, k]^T: products of a few rows, w read once. */
+    void (*dot)(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t rows, const float *w, int64_t ldw, int64_t k);
+
+    /* Conversions of a row; NULL for types that are not floating-point. ZOE_F32 copies. */
+    void (*load[ZOE_DTYPE_COUNT])(float *y, const void *x, int64_t n);
+    void (*store[ZOE_DTYPE_COUNT])(void *y, const float *x, int64_t n);
+
+    void (*epilogue)(float *y, const float *acc, int64_t n, const zoe_cpu_epilogue *e);
+
+    /* Mean, and sum of (x - offset)^2. */
+    float (*mean)(const float *x, int64_t n);
+    float (*sum_squares)(const float *x, int64_t n, float offset);
+    void (*affine)(float *y, const float *x, int64_t n, const zoe_cpu_affine *a);
+
+    /* (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin) for each interleaved pair; y may be x. */
+    void (*rotate)(float *y, const float *x, const float *cos, const float *sin, int64_t pairs);
+
+    /*
+     * One row of scores, s += bias (may be NULL): raises *max to the row's maximum, leaves exp(s - *max) in s, brings *sum
+     * up to date and returns the factor exp(old maximum - new) for what was accumulated before.
+     */
+    float (*softmax)(float *s, const float *bias, int64_t n, float *max, float *sum);
+
+    void (*scale)(float *y, const float *x, int64_t n, float factor); /* y may be x */
+    void (*activate)(float *y, const float *x, const float *times, int64_t n, zoe_act act);
+    void (*scale_shift)(float *y, const float *x, const float *scale, const float *shift, int64_t n);
+    void (*lincomb)(float *y, int count, const float *const *x, const float *coefficients, int64_t n);
+    bool (*finite)(const float *x, int64_t n);
+} zoe_cpu_kernels;
+
+/* The levels that this processor has, as bits of ZOE_CPU_*. */
+uint32_t zoe_cpu_levels(void);
+
+void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels);
+void zoe_cpu_kernels_init_avx2(zoe_cpu_kernels *k);
+void zoe_cpu_kernels_init_avx512(zoe_cpu_kernels *k);
+
+#endif

@@ -1,0 +1,122 @@
+/*
+ * y = residual + gate * act(x W^T + bias).
+ *
+ * Each thread takes blocks of the result: it packs its slices of x and W (converting the weights on the way), sums into a
+ * block of its scratch over all slices of the depth, and then writes y once. Products of a few rows skip the packing and
+ * read every weight once.
+ */
+#include "backend/cpu/cpu.h"
+
+#include <string.h>
+
+#define BLOCK_ROWS  336 /* of x; with the two below, x, W and y blocks together fit in a typical second-level cache */
+#define BLOCK_COLS  256 /* of W */
+#define BLOCK_DEPTH 384
+#define FEW_ROWS    32
+#define FEW_COLS    32   /* weights' rows to a task */
+#define FEW_DEPTH   1024 /* a converted slice of ZOE_DOT_ROWS weights' rows stays in the first-level cache */
+
+typedef struct product {
+    const zoe_cpu_kernels *kernels;
+    const float *x;
+    const char *w;
+    zoe_dtype dtype;
+    float *y;
+    const float *residual;
+    int64_t rows, cols, depth, ldx, ldy, ldr, ldg;
+    const zoe_linear *p;
+} product;
+
+static void finish(const product *t, const float *acc, int64_t ldc, int64_t row0, int64_t rows, int64_t col0,
+                   int64_t cols) {
+    const zoe_linear *p = t->p;
+    const int32_t *group = p->row_group ? p->row_group->data : NULL;
+    for (int64_t row = row0; row < row0 + rows; row++) {
+        zoe_cpu_epilogue e = {.act = p->act};
+        if (p->bias) e.bias = (const float *)p->bias->data + col0;
+        if (p->gate) e.gate = (const float *)p->gate->data + (group ? group[row] * t->ldg : 0) + col0;
+        if (t->residual) e.residual = t->residual + row * t->ldr + col0;
+        t->kernels->epilogue(t->y + row * t->ldy + col0, acc + (row - row0) * ldc, cols, &e);
+    }
+}
+
+static void block(const product *t, float *scratch, int64_t row0, int64_t rows, int64_t col0, int64_t cols) {
+    const zoe_cpu_kernels *k = t->kernels;
+    size_t element = zoe_dtype_size(t->dtype);
+    int64_t ldc = zoe_cpu_padded_cols(k, cols), padded = zoe_cpu_padded_rows(k, rows);
+    float *c = scratch, *a = c + padded * ldc, *b = a + padded * BLOCK_DEPTH, *buffer = b + ldc * BLOCK_DEPTH;
+    memset(a + rows * BLOCK_DEPTH, 0, (size_t)((padded - rows) * BLOCK_DEPTH) * sizeof *a);
+    for (int64_t k0 = 0; k0 < t->depth; k0 += BLOCK_DEPTH) {
+        int64_t depth = zoe_min(BLOCK_DEPTH, t->depth - k0);
+        for (int64_t row = 0; row < rows; row++)
+            memcpy(a + row * BLOCK_DEPTH, t->x + (row0 + row) * t->ldx + k0, (size_t)depth * sizeof *a);
+        zoe_cpu_pack(k, b, buffer, t->w + (size_t)(col0 * t->depth + k0) * element, t->dtype, t->depth, cols, depth);
+        zoe_cpu_multiply(k, rows, cols, depth, a, BLOCK_DEPTH, b, c, ldc, k0 > 0);
+    }
+    finish(t, c, ldc, row0, rows, col0, cols);
+}
+
+static void few_rows(const product *t, float *scratch, int64_t col0, int64_t cols) {
+    const zoe_cpu_kernels *k = t->kernels;
+    size_t element = zoe_dtype_size(t->dtype);
+    float *acc = scratch, *buffer = acc + FEW_ROWS * FEW_COLS;
+    memset(acc, 0, sizeof *acc * FEW_ROWS * FEW_COLS);
+    for (int64_t col = 0; col < cols; col += ZOE_DOT_ROWS)
+        for (int64_t k0 = 0; k0 < t->depth; k0 += FEW_DEPTH) {
+            int64_t depth = zoe_min(FEW_DEPTH, t->depth - k0), count = zoe_min(ZOE_DOT_ROWS, cols - col);
+            const char *from = t->w + (size_t)((col0 + col) * t->depth + k0) * element;
+            const float *w = (const float *)(const void *)from;
+            int64_t ldw = t->depth;
+            if (t->dtype != ZOE_F32 || count < ZOE_DOT_ROWS) {
+                for (int64_t i = 0; i < ZOE_DOT_ROWS; i++)
+                    k->load[t->dtype](buffer + i * FEW_DEPTH, from + (size_t)(zoe_min(i, count - 1) * t->depth) * element,
+                                      depth);
+                w = buffer;
+                ldw = FEW_DEPTH;
+            }
+            k->dot(acc + col, FEW_COLS, t->x + k0, t->ldx, t->rows, w, ldw, depth);
+        }
+    finish(t, acc, FEW_COLS, 0, t->rows, col0, cols);
+}
+
+static void run(const zoe_cpu *cpu, const product *t) {
+    int team = zoe_cpu_team(cpu, (double)t->rows * (double)t->cols * (double)t->depth / 16);
+    if (t->rows <= FEW_ROWS) {
+#pragma omp parallel for num_threads(team) schedule(dynamic)
+        for (int64_t col = 0; col < t->cols; col += FEW_COLS)
+            few_rows(t, zoe_cpu_scratch(cpu), col, zoe_min(FEW_COLS, t->cols - col));
+        return;
+    }
+    int64_t step = zoe_round_up(zoe_min(BLOCK_ROWS, t->rows), cpu->kernels.wide.rows);
+    int64_t row_blocks = (t->rows + step - 1) / step, width = BLOCK_COLS;
+    while (width > cpu->kernels.wide.cols && row_blocks * ((t->cols + width - 1) / width) < 3 * team) width /= 2;
+    int64_t col_blocks = (t->cols + width - 1) / width;
+#pragma omp parallel for num_threads(team) schedule(dynamic)
+    for (int64_t i = 0; i < row_blocks * col_blocks; i++) {
+        int64_t row = i % row_blocks * step, col = i / row_blocks * width;
+        block(t, zoe_cpu_scratch(cpu), row, zoe_min(step, t->rows - row), col, zoe_min(width, t->cols - col));
+    }
+}
+
+int zoe_cpu_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p) {
+    zoe_cpu *cpu = zoe_cpu_of(be);
+    ZOE_TRY(zoe_cpu_need_f32(be, "linear", x));
+    ZOE_TRY(zoe_cpu_need_f32(be, "linear", y));
+    ZOE_TRY(zoe_cpu_need_f32(be, "linear", p->residual));
+    ZOE_TRY(zoe_cpu_need_float(be, "linear", w));
+    product t = {.kernels = &cpu->kernels,
+                 .x = x->data,
+                 .w = w->data,
+                 .dtype = w->dtype,
+                 .y = y->data,
+                 .p = p,
+                 .rows = zoe_tensor_rows(x),
+                 .cols = w->shape[0],
+                 .depth = w->shape[1],
+                 .ldx = zoe_row_stride(x),
+                 .ldy = zoe_row_stride(y)};
+    if (p->residual) t.residual = p->residual->data, t.ldr = zoe_row_stride(p->residual);
+    if (p->gate) t.ldg = zoe_row_stride(p->gate);
+    if (t.rows > 0 && t.cols > 0) run(cpu, &t);
+    return ZOE_OK;
+}
