@@ -10,12 +10,14 @@ typedef struct zoe_lin {
 } zoe_lin;
 
 /* Slot rows of a linear layer `member` of `type`; `when` as in zoe_slot. */
-#define ZOE_LIN_SLOTS(type, member, key, out, in, when_letter)                                                             \
-    {key ".weight", offsetof(type, member.w), ZOE_SLOT_LINEAR, out " " in, when_letter}, {                                 \
+#define ZOE_LIN_SLOTS_OF(kind, type, member, key, out, in, when_letter)                                                    \
+    {key ".weight", offsetof(type, member.w), kind, out " " in, when_letter}, {                                            \
         key ".bias", offsetof(type, member.b), ZOE_SLOT_VECTOR, out, when_letter                                           \
     }
+#define ZOE_LIN_SLOTS(type, member, key, out, in, when_letter)                                                             \
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_LINEAR, type, member, key, out, in, when_letter)
 
-/* y = act(x w^T + b); rest (gate, residual) may be NULL and keeps its own bias and act unused. */
+/* y = act(x w^T + b) */
 int zoe_nn_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_lin *lin, zoe_act act);
 
 /* y = residual + gate * (x w^T + b); gate [groups, out] or NULL. */

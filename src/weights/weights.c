@@ -171,6 +171,7 @@ static zoe_tensor loaded_form(const zoe_weights *weights, const item *it) {
         const int64_t *space = it->shape + it->rank - 2;
         return ZOE_TENSOR(NULL, be->dtype, out, first, space[0], space[1], in);
     }
+    if (it->kind == ZOE_SLOT_PRECISE) return ZOE_TENSOR(NULL, ZOE_F32, out, count / (out ? out : 1));
     zoe_dtype dtype = weights->dtype != ZOE_DTYPE_COUNT ? weights->dtype : it->entry ? it->entry->dtype : ZOE_BF16;
     if (!be->ops->host_memory)
         dtype = be->dtype;

@@ -13,7 +13,8 @@
 
 typedef enum zoe_slot_kind {
     ZOE_SLOT_LINEAR, /* [out, ...] seen as [out, in], in the float type of the file, used from the mapping where possible */
-    ZOE_SLOT_VECTOR, /* float32, whatever the file has */
+    ZOE_SLOT_PRECISE, /* as linear, but float32 on every backend */
+    ZOE_SLOT_VECTOR,  /* float32, whatever the file has */
     ZOE_SLOT_CONV, /* [out, in, kt, kh, kw] or [out, in, kh, kw] rearranged to [out, kt, kh, kw, in], float32 on the CPU */
 } zoe_slot_kind;
 

@@ -1,0 +1,493 @@
+#include "models/wan/denoiser.h"
+
+#include <math.h>
+
+#include "models/wan/names.h"
+
+/* Rows of the MLP's hidden layer computed at a time: enough to fill the machine, few enough to stay small. */
+#define FFN_ROWS 4096
+
+typedef struct attention {
+    zoe_lin q, k, v, o;
+    zoe_tensor norm_q, norm_k;
+    zoe_lin image_k, image_v;
+    zoe_tensor norm_image_k;
+} attention;
+
+typedef struct block {
+    attention self, cross;
+    zoe_tensor norm_w, norm_b; /* before cross-attention */
+    zoe_lin up, down;
+    zoe_tensor table; /* [1, 6, width] */
+} block;
+
+typedef struct ends {
+    zoe_lin patch, time_1, time_2, time_proj, text_1, text_2, out;
+    zoe_tensor image_norm_1w, image_norm_1b, image_norm_2w, image_norm_2b, image_positions;
+    zoe_lin image_1, image_2;
+    zoe_tensor table; /* [1, 2, width] */
+} ends;
+
+struct zoe_wan_denoiser {
+    zoe_backend *be;
+    zoe_wan_config config;
+    int64_t width;
+    zoe_weights *weights;
+    ends ends;
+    block *blocks;
+};
+
+/*
+ * D width, F ffn, I/O in and out channels, H/W patch height and width, S sinusoid, T text, E image features,
+ * P positions of image features
+ */
+static const zoe_slot end_slots[] = {
+    ZOE_LIN_SLOTS(ends, patch, "patch_embedding", "D", "I 1 H W", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_1, "condition_embedder.time_embedder.linear_1", "D", "S", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_2, "condition_embedder.time_embedder.linear_2", "D", "D", 0),
+    ZOE_LIN_SLOTS(ends, time_proj, "condition_embedder.time_proj", "6D", "D", 0),
+    ZOE_LIN_SLOTS(ends, text_1, "condition_embedder.text_embedder.linear_1", "D", "T", 0),
+    ZOE_LIN_SLOTS(ends, text_2, "condition_embedder.text_embedder.linear_2", "D", "D", 0),
+    {"condition_embedder.image_embedder.norm1.weight", offsetof(ends, image_norm_1w), ZOE_SLOT_VECTOR, "E", 'E'},
+    {"condition_embedder.image_embedder.norm1.bias", offsetof(ends, image_norm_1b), ZOE_SLOT_VECTOR, "E", 'E'},
+    ZOE_LIN_SLOTS(ends, image_1, "condition_embedder.image_embedder.ff.net.0.proj", "E", "E", 'E'),
+    ZOE_LIN_SLOTS(ends, image_2, "condition_embedder.image_embedder.ff.net.2", "D", "E", 'E'),
+    {"condition_embedder.image_embedder.norm2.weight", offsetof(ends, image_norm_2w), ZOE_SLOT_VECTOR, "D", 'E'},
+    {"condition_embedder.image_embedder.norm2.bias", offsetof(ends, image_norm_2b), ZOE_SLOT_VECTOR, "D", 'E'},
+    {"condition_embedder.image_embedder.pos_embed", offsetof(ends, image_positions), ZOE_SLOT_VECTOR, "1 P E", 'P'},
+    {"scale_shift_table", offsetof(ends, table), ZOE_SLOT_VECTOR, "1 2 D", 0},
+    ZOE_LIN_SLOTS(ends, out, "proj_out", "HWO", "D", 0),
+    {0},
+};
+
+static const zoe_slot block_slots[] = {
+    {"scale_shift_table", offsetof(block, table), ZOE_SLOT_VECTOR, "1 6 D", 0},
+    ZOE_LIN_SLOTS(block, self.q, "attn1.to_q", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, self.k, "attn1.to_k", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, self.v, "attn1.to_v", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, self.o, "attn1.to_out.0", "D", "D", 0),
+    {"attn1.norm_q.weight", offsetof(block, self.norm_q), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn1.norm_k.weight", offsetof(block, self.norm_k), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm2.weight", offsetof(block, norm_w), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm2.bias", offsetof(block, norm_b), ZOE_SLOT_VECTOR, "D", 0},
+    ZOE_LIN_SLOTS(block, cross.q, "attn2.to_q", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, cross.k, "attn2.to_k", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, cross.v, "attn2.to_v", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, cross.o, "attn2.to_out.0", "D", "D", 0),
+    {"attn2.norm_q.weight", offsetof(block, cross.norm_q), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn2.norm_k.weight", offsetof(block, cross.norm_k), ZOE_SLOT_VECTOR, "D", 0},
+    ZOE_LIN_SLOTS(block, cross.image_k, "attn2.add_k_proj", "D", "D", 'E'),
+    ZOE_LIN_SLOTS(block, cross.image_v, "attn2.add_v_proj", "D", "D", 'E'),
+    {"attn2.norm_added_k.weight", offsetof(block, cross.norm_image_k), ZOE_SLOT_VECTOR, "D", 'E'},
+    ZOE_LIN_SLOTS(block, up, "ffn.net.0.proj", "F", "D", 0),
+    ZOE_LIN_SLOTS(block, down, "ffn.net.2", "D", "F", 0),
+    {0},
+};
+
+/* ---- set-up ---- */
+
+static int bind(zoe_wan_denoiser *d) {
+    const zoe_wan_config *c = &d->config;
+    const zoe_dims dims = {['D' - 'A'] = d->width,          ['F' - 'A'] = c->ffn,      ['I' - 'A'] = c->in_channels,
+                           ['O' - 'A'] = c->out_channels,   ['H' - 'A'] = c->patch[1], ['W' - 'A'] = c->patch[2],
+                           ['S' - 'A'] = c->freq_dim,       ['T' - 'A'] = c->text_dim, ['E' - 'A'] = c->image_dim,
+                           ['P' - 'A'] = c->image_positions};
+    ZOE_TRY(zoe_weights_unit(d->weights));
+    ZOE_TRY(zoe_weights_bind(d->weights, end_slots, dims, &d->ends, "%s", ""));
+    for (int i = 0; i < (int)c->layers; i++) {
+        ZOE_TRY(zoe_weights_unit(d->weights));
+        ZOE_TRY(zoe_weights_bind(d->weights, block_slots, dims, &d->blocks[i], "blocks.%d.", i));
+    }
+    return zoe_weights_check(d->weights);
+}
+
+int zoe_wan_denoiser_create(zoe_backend *be, const zoe_wan_config *config, const zoe_checkpoint *ckpt, zoe_dtype dtype,
+                            zoe_wan_denoiser **out) {
+    int status;
+    zoe_wan_denoiser *d;
+    *out = NULL;
+    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, d, 1));
+    d->be = be;
+    d->config = *config;
+    d->width = config->heads * config->head_dim;
+    ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, d->blocks, config->layers));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", zoe_wan_denoiser_aliases, dtype, &d->weights));
+    ZOE_TRY_DONE(bind(d));
+    *out = d;
+    return ZOE_OK;
+done:
+    zoe_wan_denoiser_free(d);
+    return status;
+}
+
+void zoe_wan_denoiser_free(zoe_wan_denoiser *d) {
+    if (!d) return;
+    zoe_weights_free(d->weights);
+    zoe_free(d->be->ctx, d->blocks);
+    zoe_free(d->be->ctx, d);
+}
+
+zoe_weights *zoe_wan_denoiser_weights(zoe_wan_denoiser *d) {
+    return d->weights;
+}
+
+const zoe_wan_config *zoe_wan_denoiser_config(const zoe_wan_denoiser *d) {
+    return &d->config;
+}
+
+int zoe_wan_grid_create(zoe_wan_denoiser *d, int64_t frames, int64_t height, int64_t width, zoe_wan_grid *grid) {
+    zoe_context *ctx = d->be->ctx;
+    const zoe_wan_config *c = &d->config;
+    int64_t space = 2 * (c->head_dim / 6), half = c->head_dim / 2;
+    int64_t dim[3] = {c->head_dim - 2 * space, space, space};
+    *grid = (zoe_wan_grid){.size = {frames, height / c->patch[1], width / c->patch[2]}};
+    grid->tokens = grid->size[0] * grid->size[1] * grid->size[2];
+    int64_t shape[2] = {grid->tokens, half};
+    float *host;
+    ZOE_TRY(ZOE_NEW_ARRAY(ctx, host, 2 * grid->tokens * half));
+    zoe_rotary_grid(host, host + grid->tokens * half, grid->size, dim, 10000);
+    int status = zoe_nn_from_host(d->be, &grid->cos, ZOE_F32, 2, shape, host);
+    if (status == ZOE_OK) status = zoe_nn_from_host(d->be, &grid->sin, ZOE_F32, 2, shape, host + grid->tokens * half);
+    zoe_free(ctx, host);
+    return status;
+}
+
+/* ---- text and image ---- */
+
+/* rows [n, width] of the embedded text */
+static int embed_text(zoe_wan_denoiser *d, const float *text, int64_t count, int64_t rows, zoe_tensor *y) {
+    zoe_backend *be = d->be;
+    zoe_tensor in, x, hidden;
+    ZOE_TRY(ZOE_NEW(be, &in, ZOE_F32, rows, d->config.text_dim));
+    ZOE_TRY(zoe_op_zero(be, &in));
+    zoe_tensor valid = zoe_view_slice(&in, 0, 0, count);
+    ZOE_TRY(zoe_upload(be, &valid, text));
+    ZOE_TRY(ZOE_NEW(be, &x, be->dtype, rows, d->config.text_dim));
+    ZOE_TRY(zoe_op_copy(be, &x, &in));
+    ZOE_TRY(ZOE_NEW(be, &hidden, be->dtype, rows, d->width));
+    ZOE_TRY(zoe_nn_linear(be, &hidden, &x, &d->ends.text_1, ZOE_ACT_GELU_TANH));
+    return zoe_nn_linear(be, y, &hidden, &d->ends.text_2, ZOE_ACT_NONE);
+}
+
+/* rows [n, width] of the embedded image features */
+static int embed_image(zoe_wan_denoiser *d, const float *image, int64_t rows, zoe_tensor *y) {
+    zoe_backend *be = d->be;
+    const ends *e = &d->ends;
+    int64_t dim = d->config.image_dim;
+    zoe_tensor in, x, hidden, wide;
+    ZOE_TRY(zoe_nn_from_host(be, &in, ZOE_F32, 2, (const int64_t[]){rows, dim}, image));
+    if (d->config.image_positions) {
+        zoe_tensor positions = ZOE_VIEW(&e->image_positions, d->config.image_positions, dim);
+        if (rows != d->config.image_positions)
+            return zoe_fail(be->ctx, ZOE_ERR_ARGUMENT,
+                            "this model wants %lld rows of image features (first and last frame), got %lld",
+                            (long long)d->config.image_positions, (long long)rows);
+        ZOE_TRY(zoe_op_lincomb(be, &in, 2, (const zoe_tensor *[]){&in, &positions}, (float[]){1, 1}));
+    }
+    ZOE_TRY(ZOE_NEW(be, &x, be->dtype, rows, dim));
+    ZOE_TRY(ZOE_NEW(be, &hidden, be->dtype, rows, dim));
+    ZOE_TRY(ZOE_NEW(be, &wide, be->dtype, rows, d->width));
+    ZOE_TRY(zoe_nn_norm(be, &x, &in, ZOE_NORM_LAYER, 1e-5f, &e->image_norm_1w, &e->image_norm_1b, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_linear(be, &hidden, &x, &e->image_1, ZOE_ACT_GELU_ERF));
+    ZOE_TRY(zoe_nn_linear(be, &wide, &hidden, &e->image_2, ZOE_ACT_NONE));
+    return zoe_nn_norm(be, y, &wide, ZOE_NORM_LAYER, 1e-5f, &e->image_norm_2w, &e->image_norm_2b, ZOE_ACT_NONE);
+}
+
+/* key = norm(x k), value = x v, into row `layer` of [layers, rows, width] tensors */
+static int keys_values(zoe_wan_denoiser *d, const zoe_tensor *x, const zoe_lin *k, const zoe_lin *v, const zoe_tensor *norm,
+                       int layer, const zoe_tensor *keys, const zoe_tensor *values) {
+    zoe_tensor key = zoe_view_slice(keys, 0, layer, 1), value = zoe_view_slice(values, 0, layer, 1);
+    key = ZOE_VIEW(&key, x->shape[0], d->width);
+    value = ZOE_VIEW(&value, x->shape[0], d->width);
+    ZOE_TRY(zoe_nn_linear(d->be, &key, x, k, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_norm(d->be, &key, &key, ZOE_NORM_RMS, (float)d->config.eps, norm, NULL, ZOE_ACT_NONE));
+    return zoe_nn_linear(d->be, &value, x, v, ZOE_ACT_NONE);
+}
+
+static int block_context(zoe_wan_denoiser *d, int layer, const zoe_tensor *text, const zoe_tensor *image,
+                         zoe_wan_context *context) {
+    const attention *a = &d->blocks[layer].cross;
+    ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
+    int status = keys_values(d, text, &a->k, &a->v, &a->norm_k, layer, &context->keys, &context->values);
+    if (status == ZOE_OK && image)
+        status = keys_values(d, image, &a->image_k, &a->image_v, &a->norm_image_k, layer, &context->image_keys,
+                             &context->image_values);
+    zoe_weights_release(d->weights, layer + 1);
+    return status;
+}
+
+int zoe_wan_context_create(zoe_wan_denoiser *d, const float *text, int64_t count, const float *image, int64_t image_rows,
+                           zoe_wan_context *context) {
+    zoe_backend *be = d->be;
+    int64_t layers = d->config.layers, padding = ZOE_WAN_TEXT_ROWS - count;
+    /* All padding rows are equal: one of them, counted often, where attention can do that. */
+    int64_t rows = be->ops->key_repeats && padding > 0 ? count + 1 : ZOE_WAN_TEXT_ROWS;
+    zoe_tensor embedded, image_embedded;
+    int status;
+    *context = (zoe_wan_context){.last_repeats = be->ops->key_repeats ? padding : 0};
+    ZOE_TRY(ZOE_NEW(be, &context->keys, be->dtype, layers, rows, d->width));
+    ZOE_TRY(ZOE_NEW(be, &context->values, be->dtype, layers, rows, d->width));
+    if (image) {
+        ZOE_TRY(ZOE_NEW(be, &context->image_keys, be->dtype, layers, image_rows, d->width));
+        ZOE_TRY(ZOE_NEW(be, &context->image_values, be->dtype, layers, image_rows, d->width));
+    }
+    size_t mark = zoe_arena_mark(be);
+    ZOE_TRY(zoe_weights_acquire(d->weights, 0));
+    ZOE_TRY_DONE(ZOE_NEW(be, &embedded, be->dtype, rows, d->width));
+    ZOE_TRY_DONE(embed_text(d, text, count, rows, &embedded));
+    if (image) {
+        ZOE_TRY_DONE(ZOE_NEW(be, &image_embedded, be->dtype, image_rows, d->width));
+        ZOE_TRY_DONE(embed_image(d, image, image_rows, &image_embedded));
+    }
+    for (int i = 0; i < (int)layers; i++)
+        ZOE_TRY_DONE(block_context(d, i, &embedded, image ? &image_embedded : NULL, context));
+done:
+    zoe_weights_release(d->weights, 0);
+    zoe_arena_release(be, mark);
+    return status;
+}
+
+/* ---- forward ---- */
+
+/* The timestep's part of a forward, one row a group of tokens. */
+typedef struct modulation {
+    int groups;
+    zoe_tensor embedding; /* [groups, width] f32 */
+    zoe_tensor six;       /* [groups, 6, width] f32: projected, before a block adds its table */
+    zoe_tensor row_group; /* [tokens] i32, or rank 0 with one group */
+} modulation;
+
+static const zoe_tensor *row_group(const modulation *m) {
+    return m->row_group.rank ? &m->row_group : NULL;
+}
+
+static int time_modulation(zoe_wan_denoiser *d, const zoe_wan_grid *grid, int groups, const double *timesteps,
+                           int64_t start, modulation *m) {
+    zoe_backend *be = d->be;
+    int64_t dim = d->config.freq_dim;
+    float *rows;
+    int32_t *group;
+    zoe_tensor sinusoid, hidden, activated;
+    *m = (modulation){.groups = groups};
+    ZOE_TRY(ZOE_NEW(be, &m->embedding, ZOE_F32, groups, d->width));
+    ZOE_TRY(ZOE_NEW(be, &m->six, ZOE_F32, groups, 6, d->width));
+    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, rows, groups * dim));
+    zoe_timestep_embedding(rows, timesteps, groups, dim);
+    int status = zoe_nn_from_host(be, &sinusoid, ZOE_F32, 2, (const int64_t[]){groups, dim}, rows);
+    zoe_free(be->ctx, rows);
+    ZOE_TRY(status);
+    if (groups > 1) {
+        ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, group, grid->tokens));
+        for (int64_t i = start; i < grid->tokens; i++) group[i] = 1;
+        status = zoe_nn_from_host(be, &m->row_group, ZOE_I32, 1, &grid->tokens, group);
+        zoe_free(be->ctx, group);
+        ZOE_TRY(status);
+    }
+    ZOE_TRY(ZOE_NEW(be, &hidden, ZOE_F32, groups, d->width));
+    ZOE_TRY(ZOE_NEW(be, &activated, ZOE_F32, groups, d->width));
+    ZOE_TRY(zoe_nn_linear(be, &hidden, &sinusoid, &d->ends.time_1, ZOE_ACT_SILU));
+    ZOE_TRY(zoe_nn_linear(be, &m->embedding, &hidden, &d->ends.time_2, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_op_activate(be, &activated, &m->embedding, NULL, ZOE_ACT_SILU));
+    zoe_tensor six = ZOE_VIEW(&m->six, groups, 6 * d->width);
+    return zoe_nn_linear(be, &six, &activated, &d->ends.time_proj, ZOE_ACT_NONE);
+}
+
+/* rows [groups, n, width] = table [1, n, width] + base [groups, n or 1, width] */
+static int add_table(zoe_wan_denoiser *d, const zoe_tensor *table, const zoe_tensor *base, zoe_tensor *rows) {
+    zoe_tensor t = *table, b = *base;
+    t.shape[0] = rows->shape[0], t.stride[0] = 0;
+    if (b.shape[1] == 1) b.shape[1] = rows->shape[1], b.stride[1] = 0;
+    return zoe_op_lincomb(d->be, rows, 2, (const zoe_tensor *[]){&t, &b}, (float[]){1, 1});
+}
+
+/* Row j of modulation rows [groups, n, width], as [groups, width]. */
+static zoe_tensor chunk(const zoe_tensor *rows, int j) {
+    zoe_tensor view = zoe_view_slice(rows, 1, j, 1);
+    view.rank = 2;
+    view.shape[1] = rows->shape[2];
+    view.stride[1] = 1;
+    return view;
+}
+
+/* y = norm(x) * (1 + scale) + shift, with chunks `shift` and shift + 1 of the modulation */
+static int norm_modulate(zoe_wan_denoiser *d, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *rows, int shift_at,
+                         const zoe_tensor *groups) {
+    zoe_tensor shift = chunk(rows, shift_at), scale = chunk(rows, shift_at + 1);
+    return zoe_op_norm(d->be, y, x,
+                       &(zoe_norm){.kind = ZOE_NORM_LAYER,
+                                   .eps = (float)d->config.eps,
+                                   .scale = &scale,
+                                   .shift = &shift,
+                                   .row_group = groups});
+}
+
+/* x [tokens, width] += gate * out(attention(rotate(norm(n q)), rotate(norm(n k)), n v)) */
+static int self_attention(zoe_wan_denoiser *d, const block *b, const zoe_wan_grid *grid, const zoe_tensor *rows,
+                          const modulation *m, zoe_tensor *x) {
+    zoe_backend *be = d->be;
+    const zoe_wan_config *c = &d->config;
+    zoe_tensor n, q, k, v, gate = chunk(rows, 2);
+    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->tokens, d->width));
+    ZOE_TRY(ZOE_NEW(be, &q, be->dtype, grid->tokens, d->width));
+    ZOE_TRY(ZOE_NEW(be, &k, be->dtype, grid->tokens, d->width));
+    ZOE_TRY(ZOE_NEW(be, &v, be->dtype, grid->tokens, d->width));
+    ZOE_TRY(norm_modulate(d, &n, x, rows, 0, row_group(m)));
+    ZOE_TRY(zoe_nn_linear(be, &q, &n, &b->self.q, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_linear(be, &k, &n, &b->self.k, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_linear(be, &v, &n, &b->self.v, ZOE_ACT_NONE));
+    zoe_qk qk = {.heads = c->heads,
+                 .normalise = true,
+                 .kind = ZOE_NORM_RMS,
+                 .eps = (float)c->eps,
+                 .cos = &grid->cos,
+                 .sin = &grid->sin};
+    qk.weight = &b->self.norm_q;
+    ZOE_TRY(zoe_op_qk_prepare(be, &q, &q, &qk));
+    qk.weight = &b->self.norm_k;
+    ZOE_TRY(zoe_op_qk_prepare(be, &k, &k, &qk));
+    zoe_tensor yh = zoe_view_heads(&n, c->heads), qh = zoe_view_heads(&q, c->heads);
+    zoe_tensor kh = zoe_view_heads(&k, c->heads), vh = zoe_view_heads(&v, c->heads);
+    ZOE_TRY(zoe_op_attention(be, &yh, &qh, &kh, &vh, &(zoe_attention){.scale = 1 / sqrtf((float)c->head_dim)}));
+    return zoe_nn_linear_add(be, x, &n, &b->self.o, x, &gate, row_group(m));
+}
+
+/* y [tokens, width] = attention of q to row `layer` of keys and values [layers, rows, width] */
+static int attend_context(zoe_wan_denoiser *d, int layer, const zoe_tensor *q, const zoe_tensor *keys,
+                          const zoe_tensor *values, int64_t repeats, zoe_tensor *y) {
+    const zoe_wan_config *c = &d->config;
+    zoe_tensor key = zoe_view_slice(keys, 0, layer, 1), value = zoe_view_slice(values, 0, layer, 1);
+    key = ZOE_VIEW(&key, keys->shape[1], d->width);
+    value = ZOE_VIEW(&value, keys->shape[1], d->width);
+    zoe_tensor yh = zoe_view_heads(y, c->heads), qh = zoe_view_heads(q, c->heads);
+    zoe_tensor kh = zoe_view_heads(&key, c->heads), vh = zoe_view_heads(&value, c->heads);
+    return zoe_op_attention(d->be, &yh, &qh, &kh, &vh,
+                            &(zoe_attention){.scale = 1 / sqrtf((float)c->head_dim), .last_key_repeats = repeats});
+}
+
+/* x [tokens, width] += out(attention(norm(norm(x) q), text) + attention(.., image)) */
+static int cross_attention(zoe_wan_denoiser *d, int layer, const zoe_wan_context *context, zoe_tensor *x) {
+    zoe_backend *be = d->be;
+    const block *b = &d->blocks[layer];
+    int64_t tokens = x->shape[0];
+    zoe_tensor n, q, y;
+    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, tokens, d->width));
+    ZOE_TRY(ZOE_NEW(be, &q, be->dtype, tokens, d->width));
+    ZOE_TRY(zoe_nn_norm(be, &n, x, ZOE_NORM_LAYER, (float)d->config.eps, &b->norm_w, &b->norm_b, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_linear(be, &q, &n, &b->cross.q, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_norm(be, &q, &q, ZOE_NORM_RMS, (float)d->config.eps, &b->cross.norm_q, NULL, ZOE_ACT_NONE));
+    ZOE_TRY(attend_context(d, layer, &q, &context->keys, &context->values, context->last_repeats, &n));
+    if (context->image_keys.rank) {
+        ZOE_TRY(ZOE_NEW(be, &y, be->dtype, tokens, d->width));
+        ZOE_TRY(attend_context(d, layer, &q, &context->image_keys, &context->image_values, 0, &y));
+        ZOE_TRY(zoe_op_lincomb(be, &n, 2, (const zoe_tensor *[]){&n, &y}, (float[]){1, 1}));
+    }
+    return zoe_nn_linear_add(be, x, &n, &b->cross.o, x, NULL, NULL);
+}
+
+/* x [tokens, width] += gate * down(gelu(up(norm(x)))), some rows at a time */
+static int feed_forward(zoe_wan_denoiser *d, const block *b, const zoe_tensor *rows, const modulation *m, zoe_tensor *x) {
+    zoe_backend *be = d->be;
+    int64_t tokens = x->shape[0], most = tokens < FFN_ROWS ? tokens : FFN_ROWS;
+    zoe_tensor n, hidden, gate = chunk(rows, 5);
+    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, most, d->width));
+    ZOE_TRY(ZOE_NEW(be, &hidden, be->dtype, most, d->config.ffn));
+    for (int64_t start = 0; start < tokens; start += most) {
+        int64_t count = tokens - start < most ? tokens - start : most;
+        zoe_tensor part = zoe_view_slice(x, 0, start, count), groups;
+        zoe_tensor np = zoe_view_slice(&n, 0, 0, count), hp = zoe_view_slice(&hidden, 0, 0, count);
+        if (row_group(m)) groups = zoe_view_slice(&m->row_group, 0, start, count);
+        ZOE_TRY(norm_modulate(d, &np, &part, rows, 3, row_group(m) ? &groups : NULL));
+        ZOE_TRY(zoe_nn_linear(be, &hp, &np, &b->up, ZOE_ACT_GELU_TANH));
+        ZOE_TRY(zoe_nn_linear_add(be, &part, &hp, &b->down, &part, &gate, row_group(m) ? &groups : NULL));
+    }
+    return ZOE_OK;
+}
+
+static int run_block(zoe_wan_denoiser *d, int layer, const zoe_wan_grid *grid, const zoe_wan_context *context,
+                     const modulation *m, zoe_tensor *x) {
+    zoe_backend *be = d->be;
+    const block *b = &d->blocks[layer];
+    size_t mark = zoe_arena_mark(be);
+    zoe_tensor rows;
+    int status;
+    ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
+    ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 6, d->width));
+    size_t inner = zoe_arena_mark(be);
+    ZOE_TRY_DONE(add_table(d, &b->table, &m->six, &rows));
+    ZOE_TRY_DONE(self_attention(d, b, grid, &rows, m, x));
+    zoe_arena_release(be, inner);
+    ZOE_TRY_DONE(cross_attention(d, layer, context, x));
+    zoe_arena_release(be, inner);
+    ZOE_TRY_DONE(feed_forward(d, b, &rows, m, x));
+done:
+    zoe_arena_release(be, mark);
+    zoe_weights_release(d->weights, layer + 1);
+    return status;
+}
+
+/* x [tokens, width] from latents [channels, frames, height, width] joined over channels */
+static int patchify(zoe_wan_denoiser *d, const zoe_wan_grid *grid, int parts, const zoe_tensor *const *latents,
+                    zoe_tensor *x) {
+    zoe_backend *be = d->be;
+    const zoe_wan_config *c = &d->config;
+    zoe_tensor patches;
+    ZOE_TRY(ZOE_NEW(be, &patches, be->dtype, grid->tokens, c->in_channels * c->patch[1] * c->patch[2]));
+    zoe_tensor all =
+        ZOE_VIEW(&patches, grid->size[0], grid->size[1], grid->size[2], c->in_channels, c->patch[1], c->patch[2]);
+    int64_t channel = 0;
+    for (int i = 0; i < parts; i++) {
+        zoe_tensor to = zoe_view_slice(&all, 3, channel, latents[i]->shape[0]);
+        zoe_tensor rows = zoe_view_split(latents[i], 2, c->patch[1]); /* [C, T, h, ph, W] */
+        zoe_tensor cells = zoe_view_split(&rows, 4, c->patch[2]);     /* [C, T, h, ph, w, pw] */
+        zoe_tensor from = zoe_view_permute(&cells, (const int[]){1, 2, 4, 0, 3, 5});
+        ZOE_TRY(zoe_op_copy(be, &to, &from));
+        channel += latents[i]->shape[0];
+    }
+    if (channel != c->in_channels)
+        return zoe_fail(be->ctx, ZOE_ERR_INTERNAL, "denoiser: %lld channels given, %lld wanted", (long long)channel,
+                        (long long)c->in_channels);
+    return zoe_nn_linear(be, x, &patches, &d->ends.patch, ZOE_ACT_NONE);
+}
+
+/* v [channels, frames, height, width] from x [tokens, width]; in a token the channel runs fastest */
+static int project_out(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const modulation *m, const zoe_tensor *x,
+                       zoe_tensor *v) {
+    zoe_backend *be = d->be;
+    const zoe_wan_config *c = &d->config;
+    zoe_tensor rows, n, out, temb = ZOE_VIEW(&m->embedding, m->groups, 1, d->width);
+    ZOE_TRY(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 2, d->width));
+    ZOE_TRY(add_table(d, &d->ends.table, &temb, &rows));
+    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->tokens, d->width));
+    ZOE_TRY(norm_modulate(d, &n, x, &rows, 0, row_group(m)));
+    ZOE_TRY(ZOE_NEW(be, &out, be->dtype, grid->tokens, c->out_channels * c->patch[1] * c->patch[2]));
+    ZOE_TRY(zoe_nn_linear(be, &out, &n, &d->ends.out, ZOE_ACT_NONE));
+    zoe_tensor from =
+        ZOE_VIEW(&out, grid->size[0], grid->size[1], grid->size[2], c->patch[1], c->patch[2], c->out_channels);
+    zoe_tensor split = zoe_view_split(v, 2, c->patch[1]);
+    split = zoe_view_split(&split, 4, c->patch[2]); /* [C, T, h, ph, w, pw] */
+    zoe_tensor to = zoe_view_permute(&split, (const int[]){1, 2, 4, 3, 5, 0});
+    return zoe_op_copy(be, &to, &from);
+}
+
+int zoe_wan_denoiser_forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const zoe_wan_context *context, int parts,
+                             const zoe_tensor *const *latents, int groups, const double *timesteps, int64_t group_start,
+                             zoe_tensor *v) {
+    zoe_backend *be = d->be;
+    size_t mark = zoe_arena_mark(be);
+    modulation m;
+    zoe_tensor x;
+    int status;
+    ZOE_TRY(zoe_weights_acquire(d->weights, 0));
+    ZOE_TRY_DONE(ZOE_NEW(be, &x, be->dtype, grid->tokens, d->width));
+    ZOE_TRY_DONE(time_modulation(d, grid, groups, timesteps, group_start, &m));
+    ZOE_TRY_DONE(patchify(d, grid, parts, latents, &x));
+    for (int i = 0; i < (int)d->config.layers; i++) {
+        ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));
+        ZOE_TRY_DONE(run_block(d, i, grid, context, &m, &x));
+    }
+    ZOE_TRY_DONE(project_out(d, grid, &m, &x, v));
+done:
+    zoe_weights_release(d->weights, 0);
+    zoe_arena_release(be, mark);
+    return status;
+}
