@@ -37,6 +37,7 @@ static void catch_signals(zoe_context *context) {
     signal_context = context;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a reader of -o - that goes away is a failed write, told as such */
 }
 
 static bool has_model(const char *dir) {

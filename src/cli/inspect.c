@@ -27,7 +27,7 @@ static void print_dtypes(json_t *dtypes) {
 
 static void print_weights_line(const json_t *weights) {
     char bytes[32];
-    printf("%lld tensors, %lld parameters, %s: ", integer_of(weights, "tensors_count"), integer_of(weights, "parameters"),
+    printf("%lld tensors, %lld parameters, %s: ", integer_of(weights, "tensor_count"), integer_of(weights, "parameters"),
            cli_bytes(bytes, (double)integer_of(weights, "bytes")));
     print_dtypes(json_object_get(weights, "dtypes"));
 }
@@ -37,14 +37,13 @@ static void print_list(const char *title, const json_t *list) {
 }
 
 static void print_model(const json_t *report) {
-    printf("%s: %s, version %s of the format\n", text_of(report, "path"), text_of(report, "pipeline"),
-           text_of(report, "format_version"));
+    printf("%s: %s\n", text_of(report, "path"), text_of(report, "pipeline"));
     if (json_object_get(report, "family")) printf("family: %s\n", text_of(report, "family"));
     const json_t *parts = json_object_get(report, "parts");
     for (size_t i = 0; i < json_array_size(parts); i++) {
         const json_t *part = json_array_get(parts, i), *files = json_object_get(part, "files");
         printf("\n%s: %s\n", text_of(part, "name"), text_of(part, "class"));
-        if (json_object_get(part, "tensors_count")) {
+        if (json_object_get(part, "tensor_count")) {
             fputs("  ", stdout);
             print_weights_line(part);
         }

@@ -1,5 +1,4 @@
 /* Finds the command and lets it run. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,7 +38,6 @@ static int flush_output(int exit_status) {
 }
 
 int main(int argc, char **argv) {
-    signal(SIGPIPE, SIG_IGN); /* a reader that goes away is a failed write, told as such */
     const char *word = argc > 1 ? argv[1] : "help";
     if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
         printf("zoe %s\n", zoe_version());

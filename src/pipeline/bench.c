@@ -1,0 +1,226 @@
+/* zoe_bench(): times one part of the engine on random data, beside the measured ceiling. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "pipeline/measure.h"
+#include "pipeline/report.h"
+
+enum { MAX_REPEATS = 10000 };
+
+void zoe_bench_settings_init(zoe_bench_settings *settings) {
+    *settings = (zoe_bench_settings){.what = "linear",
+                                     .device = "cpu",
+                                     .dtype = "bf16",
+                                     .width = 832,
+                                     .height = 480,
+                                     .frames = 17,
+                                     .tokens = 1536,
+                                     .inputs = 1536,
+                                     .outputs = 8960,
+                                     .heads = 12,
+                                     .head_dim = 128,
+                                     .repeats = 5};
+}
+
+/* A benchmark in progress. */
+typedef struct bench {
+    zoe_context *ctx;
+    zoe_backend *be;
+    const zoe_bench_settings *settings;
+    json_t *report, *shape;
+    double *seconds; /* [repeats] */
+} bench;
+
+static int compare_doubles(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int count) {
+    qsort(values, (size_t)count, sizeof *values, compare_doubles);
+    return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
+}
+
+/* Numbers spread evenly over [-1, 1), the same in every run. */
+static float next_random(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return (float)(*state >> 8) / (float)(1 << 23) - 1.0f;
+}
+
+/* A tensor in the backend's memory, filled with random numbers; freed by zoe_backend_free(t->data). */
+static int random_tensor(bench *b, zoe_tensor *t, zoe_dtype dtype, int64_t rows, int64_t cols) {
+    uint32_t state = (uint32_t)(rows * 31 + cols);
+    char *host = zoe_alloc(b->ctx, (size_t)(rows * cols) * zoe_dtype_size(dtype));
+    if (!host) return zoe_out_of_memory(b->ctx, (size_t)(rows * cols) * zoe_dtype_size(dtype), "random data");
+    for (int64_t i = 0; i < rows * cols; i++) {
+        float value = next_random(&state);
+        if (dtype == ZOE_F32)
+            ((float *)(void *)host)[i] = value;
+        else
+            ((uint16_t *)(void *)host)[i] = dtype == ZOE_BF16 ? zoe_f32_to_bf16(value) : zoe_f32_to_f16(value);
+    }
+    int status = zoe_backend_alloc(b->be, t, dtype, 2, (const int64_t[]){rows, cols});
+    if (status == ZOE_OK) status = zoe_upload(b->be, t, host);
+    zoe_free(b->ctx, host);
+    return status;
+}
+
+static int weight_dtype(bench *b, zoe_dtype *out) {
+    static const struct {
+        const char *name;
+        zoe_dtype dtype;
+    } names[] = {{"f32", ZOE_F32}, {"bf16", ZOE_BF16}, {"f16", ZOE_F16}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(b->settings->dtype, names[i].name) == 0) {
+            *out = names[i].dtype;
+            return ZOE_OK;
+        }
+    return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "dtype: found \"%s\", expected one of f32|bf16|f16", b->settings->dtype);
+}
+
+/* Puts time and rate into the report; `flops` of one repetition. */
+static int add_rates(bench *b, double flops, double ceiling) {
+    double seconds = median(b->seconds, b->settings->repeats), gflops = 1e-9 * flops / seconds;
+    ZOE_TRY(zoe_report_set(b->ctx, b->report, "repeats", json_integer(b->settings->repeats)));
+    ZOE_TRY(zoe_report_set(b->ctx, b->report, "seconds", json_real(seconds)));
+    ZOE_TRY(zoe_report_set(b->ctx, b->report, "gflops", json_real(gflops)));
+    ZOE_TRY(zoe_report_set(b->ctx, b->report, "ceiling_gflops", json_real(ceiling)));
+    return zoe_report_set(b->ctx, b->report, "ratio", json_real(gflops / ceiling));
+}
+
+static int add_shape(bench *b, const char *name, int64_t value) {
+    return zoe_report_set(b->ctx, b->shape, name, json_integer(value));
+}
+
+static double work_flops(const zoe_backend *be) {
+    return be->work.linear_flops + be->work.attention_flops + be->work.conv_flops;
+}
+
+/* Runs `step` once to warm up, then `repeats` times against the clock. */
+static int time_steps(bench *b, int (*step)(bench *b, void *user), void *user, double *flops) {
+    ZOE_TRY(step(b, user));
+    ZOE_TRY(zoe_synchronize(b->be));
+    for (int i = 0; i < b->settings->repeats; i++) {
+        ZOE_TRY(zoe_check_cancelled(b->ctx));
+        double before = work_flops(b->be), start = zoe_now();
+        ZOE_TRY(step(b, user));
+        ZOE_TRY(zoe_synchronize(b->be));
+        b->seconds[i] = zoe_now() - start;
+        *flops = work_flops(b->be) - before;
+    }
+    return ZOE_OK;
+}
+
+/* ---- linear ---- */
+
+typedef struct linear_data {
+    zoe_tensor x, w, bias, y;
+} linear_data;
+
+static int linear_step(bench *b, void *user) {
+    linear_data *d = user;
+    zoe_tensor bias = zoe_tensor_of(d->bias.data, ZOE_F32, 1, &d->bias.shape[1]);
+    return zoe_op_linear(b->be, &d->y, &d->x, &d->w, &(zoe_linear){.bias = &bias});
+}
+
+static int bench_linear(bench *b) {
+    const zoe_bench_settings *s = b->settings;
+    linear_data d = {0};
+    zoe_dtype dtype = ZOE_F32;
+    double flops = 0, ceiling = 0;
+    ZOE_TRY(weight_dtype(b, &dtype));
+    ZOE_TRY(add_shape(b, "tokens", s->tokens));
+    ZOE_TRY(add_shape(b, "inputs", s->inputs));
+    ZOE_TRY(add_shape(b, "outputs", s->outputs));
+    ZOE_TRY(zoe_report_set(b->ctx, b->shape, "weights", json_string(s->dtype)));
+    int status;
+    ZOE_TRY_DONE(random_tensor(b, &d.x, ZOE_F32, s->tokens, s->inputs));
+    ZOE_TRY_DONE(random_tensor(b, &d.w, dtype, s->outputs, s->inputs));
+    ZOE_TRY_DONE(random_tensor(b, &d.bias, ZOE_F32, 1, s->outputs));
+    ZOE_TRY_DONE(random_tensor(b, &d.y, ZOE_F32, s->tokens, s->outputs));
+    ZOE_TRY_DONE(time_steps(b, linear_step, &d, &flops));
+    ZOE_TRY_DONE(zoe_measure_sgemm(b->ctx, s->tokens, s->outputs, s->inputs, &ceiling));
+    ZOE_TRY_DONE(add_rates(b, flops, ceiling));
+done:
+    zoe_backend_free(b->be, d.x.data);
+    zoe_backend_free(b->be, d.w.data);
+    zoe_backend_free(b->be, d.bias.data);
+    zoe_backend_free(b->be, d.y.data);
+    return status;
+}
+
+/* ---- attention ---- */
+
+typedef struct attention_data {
+    zoe_tensor q, k, v, y; /* [tokens, heads * head_dim] */
+} attention_data;
+
+static int attention_step(bench *b, void *user) {
+    attention_data *d = user;
+    int64_t heads = b->settings->heads;
+    zoe_tensor q = zoe_view_heads(&d->q, heads), k = zoe_view_heads(&d->k, heads), v = zoe_view_heads(&d->v, heads);
+    zoe_tensor y = zoe_view_heads(&d->y, heads);
+    return zoe_op_attention(b->be, &y, &q, &k, &v, &(zoe_attention){.scale = 1.0f / sqrtf((float)b->settings->head_dim)});
+}
+
+static int bench_attention(bench *b) {
+    const zoe_bench_settings *s = b->settings;
+    attention_data d = {0};
+    double flops = 0, ceiling = 0;
+    int64_t channels = (int64_t)s->heads * s->head_dim;
+    ZOE_TRY(add_shape(b, "tokens", s->tokens));
+    ZOE_TRY(add_shape(b, "heads", s->heads));
+    ZOE_TRY(add_shape(b, "head_dim", s->head_dim));
+    int status;
+    ZOE_TRY_DONE(random_tensor(b, &d.q, ZOE_F32, s->tokens, channels));
+    ZOE_TRY_DONE(random_tensor(b, &d.k, ZOE_F32, s->tokens, channels));
+    ZOE_TRY_DONE(random_tensor(b, &d.v, ZOE_F32, s->tokens, channels));
+    ZOE_TRY_DONE(random_tensor(b, &d.y, ZOE_F32, s->tokens, channels));
+    ZOE_TRY_DONE(time_steps(b, attention_step, &d, &flops));
+    ZOE_TRY_DONE(zoe_measure_sgemm(b->ctx, 1536, 1536, 4096, &ceiling));
+    ZOE_TRY_DONE(add_rates(b, flops, ceiling));
+done:
+    zoe_backend_free(b->be, d.q.data);
+    zoe_backend_free(b->be, d.k.data);
+    zoe_backend_free(b->be, d.v.data);
+    zoe_backend_free(b->be, d.y.data);
+    return status;
+}
+
+/* ---- all ---- */
+
+static const struct {
+    const char *name;
+    int (*run)(bench *b);
+} parts[] = {{"linear", bench_linear}, {"attention", bench_attention}};
+
+static int run_part(bench *b) {
+    const zoe_bench_settings *s = b->settings;
+    if (s->repeats < 1 || s->repeats > MAX_REPEATS)
+        return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "repeats: found %d, expected 1 to %d", s->repeats, MAX_REPEATS);
+    if (strcmp(s->device, "cpu") != 0)
+        return zoe_fail(b->ctx, ZOE_ERR_UNSUPPORTED, "device: found \"%s\", this build computes on cpu only", s->device);
+    ZOE_TRY(ZOE_NEW_ARRAY(b->ctx, b->seconds, s->repeats));
+    ZOE_TRY(zoe_report_set(b->ctx, b->report, "what", json_string(s->what)));
+    ZOE_TRY(zoe_report_set(b->ctx, b->report, "device", json_string(s->device)));
+    b->shape = json_object();
+    ZOE_TRY(zoe_report_set(b->ctx, b->report, "shape", b->shape));
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (strcmp(s->what, parts[i].name) == 0) {
+            ZOE_TRY(zoe_cpu_backend_create(b->ctx, 0, &b->be));
+            ZOE_TRY(parts[i].run(b));
+            return zoe_report_set(b->ctx, b->report, "peak_host_bytes", json_integer(zoe_peak_resident_bytes()));
+        }
+    return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "no benchmark \"%s\", expected one of linear|attention", s->what);
+}
+
+int zoe_bench(zoe_context *ctx, const zoe_bench_settings *settings, char **json) {
+    bench b = {.ctx = ctx, .settings = settings, .report = json_object()};
+    *json = NULL;
+    int status = run_part(&b);
+    zoe_backend_close(b.be);
+    zoe_free(ctx, b.seconds);
+    return zoe_report_finish(ctx, status, b.report, json);
+}

@@ -1,0 +1,75 @@
+/* zoe_devices(): what can be computed on. */
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "pipeline/measure.h"
+#include "pipeline/report.h"
+
+/* The first value of a key in a file of "key : value" lines, such as those of /proc; empty if it is not there. */
+static void read_proc(const char *path, const char *key, char *value, size_t size) {
+    char line[512];
+    value[0] = 0;
+    FILE *file = fopen(path, "r");
+    if (!file) return;
+    while (!*value && fgets(line, sizeof line, file)) {
+        const char *rest = line + strlen(key);
+        if (strncmp(line, key, strlen(key)) != 0 || rest[strspn(rest, " \t")] != ':') continue;
+        rest += strspn(rest, " \t:");
+        snprintf(value, size, "%.*s", (int)strcspn(rest, "\n"), rest);
+    }
+    fclose(file);
+}
+
+static int64_t memory_bytes(const char *key) {
+    char text[64];
+    long long kilobytes = 0;
+    read_proc("/proc/meminfo", key, text, sizeof text);
+    return sscanf(text, "%lld kB", &kilobytes) == 1 ? (int64_t)kilobytes * 1024 : 0;
+}
+
+static int usable_cores(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+static json_t *kernel_levels(const zoe_context *ctx) {
+    json_t *levels = json_array();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (ctx->settings.cpu_mask & 1);
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && (ctx->settings.cpu_mask & 2);
+    json_array_append_new(levels, json_string("c"));
+    if (avx2) json_array_append_new(levels, json_string("avx2"));
+    if (avx512) json_array_append_new(levels, json_string("avx512"));
+    return levels;
+}
+
+static int describe_cpu(zoe_context *ctx, int measure, json_t *cpu) {
+    char model[256];
+    read_proc("/proc/cpuinfo", "model name", model, sizeof model);
+    ZOE_TRY(zoe_report_set(ctx, cpu, "name", json_string("cpu")));
+    ZOE_TRY(zoe_report_set(ctx, cpu, "model", json_string(*model ? model : "unknown")));
+    ZOE_TRY(zoe_report_set(ctx, cpu, "cores", json_integer(usable_cores())));
+    ZOE_TRY(zoe_report_set(ctx, cpu, "levels", kernel_levels(ctx)));
+    ZOE_TRY(zoe_report_set(ctx, cpu, "memory_total", json_integer(memory_bytes("MemTotal"))));
+    ZOE_TRY(zoe_report_set(ctx, cpu, "memory_available", json_integer(memory_bytes("MemAvailable"))));
+    if (!measure) return ZOE_OK;
+    double gflops, gbytes;
+    ZOE_TRY(zoe_measure_sgemm(ctx, 1536, 1536, 4096, &gflops));
+    ZOE_TRY(zoe_measure_copy(ctx, &gbytes));
+    return zoe_report_set(ctx, cpu, "measured", json_pack("{s:f, s:f}", "sgemm_gflops", gflops, "copy_gbytes", gbytes));
+}
+
+int zoe_devices(zoe_context *ctx, int measure, char **json) {
+    json_t *report = json_object(), *devices = json_array(), *cpu = json_object();
+    int status = describe_cpu(ctx, measure, cpu);
+    if (status == ZOE_OK)
+        status = zoe_report_append(ctx, devices, cpu);
+    else
+        json_decref(cpu);
+    if (status == ZOE_OK)
+        status = zoe_report_set(ctx, report, "devices", devices);
+    else
+        json_decref(devices);
+    return zoe_report_finish(ctx, status, report, json);
+}

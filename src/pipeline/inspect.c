@@ -1,0 +1,201 @@
+/* zoe_inspect(): what a model folder, weight file or video holds. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "formats/checkpoint.h"
+#include "formats/json.h"
+#include "media/media.h"
+#include "pipeline/report.h"
+
+static bool is_folder(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+static bool is_file(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+static bool ends_in(const char *text, const char *end) {
+    size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+/* ---- weights ---- */
+
+/* Names and sizes of a checkpoint's files, counted from its folder. */
+static int list_files(zoe_context *ctx, const zoe_checkpoint *ckpt, json_t *files) {
+    for (int i = 0; i < zoe_checkpoint_files(ckpt); i++) {
+        const char *path = zoe_checkpoint_path(ckpt, i), *slash = strrchr(path, '/');
+        struct stat info;
+        if (stat(path, &info) != 0) return zoe_fail(ctx, ZOE_ERR_IO, "%s: %s", path, strerror(errno));
+        json_t *file = json_object();
+        ZOE_TRY(zoe_report_append(ctx, files, file));
+        ZOE_TRY(zoe_report_set(ctx, file, "name", zoe_report_path(slash ? slash + 1 : path)));
+        ZOE_TRY(zoe_report_set(ctx, file, "bytes", json_integer((json_int_t)info.st_size)));
+    }
+    return ZOE_OK;
+}
+
+static int64_t elements(const zoe_entry *entry) {
+    int64_t count = 1;
+    for (int i = 0; i < entry->rank; i++) count *= entry->shape[i];
+    return count;
+}
+
+/* Adds counts of tensors, parameters and bytes, and how many tensors there are of each dtype. */
+static int summarise(zoe_context *ctx, const zoe_checkpoint *ckpt, json_t *report) {
+    int64_t parameters = 0, bytes = 0, of_dtype[ZOE_DTYPE_COUNT] = {0};
+    size_t count = zoe_checkpoint_count(ckpt);
+    for (size_t i = 0; i < count; i++) {
+        const zoe_entry *entry = zoe_checkpoint_at(ckpt, i);
+        parameters += elements(entry);
+        bytes += (int64_t)entry->bytes;
+        of_dtype[entry->dtype]++;
+    }
+    json_t *files = json_array(), *dtypes = json_object();
+    ZOE_TRY(zoe_report_set(ctx, report, "files", files));
+    ZOE_TRY(zoe_report_set(ctx, report, "dtypes", dtypes));
+    ZOE_TRY(zoe_report_set(ctx, report, "tensor_count", json_integer((json_int_t)count)));
+    ZOE_TRY(zoe_report_set(ctx, report, "parameters", json_integer(parameters)));
+    ZOE_TRY(zoe_report_set(ctx, report, "bytes", json_integer(bytes)));
+    for (int i = 0; i < ZOE_DTYPE_COUNT; i++)
+        if (of_dtype[i]) ZOE_TRY(zoe_report_set(ctx, dtypes, zoe_dtype_name((zoe_dtype)i), json_integer(of_dtype[i])));
+    return list_files(ctx, ckpt, files);
+}
+
+static int list_tensors(zoe_context *ctx, const zoe_checkpoint *ckpt, json_t *tensors) {
+    for (size_t i = 0; i < zoe_checkpoint_count(ckpt); i++) {
+        const zoe_entry *entry = zoe_checkpoint_at(ckpt, i);
+        json_t *tensor = json_object(), *shape = json_array();
+        ZOE_TRY(zoe_report_append(ctx, tensors, tensor));
+        ZOE_TRY(zoe_report_set(ctx, tensor, "shape", shape));
+        ZOE_TRY(zoe_report_set(ctx, tensor, "name", json_string(entry->name)));
+        ZOE_TRY(zoe_report_set(ctx, tensor, "dtype", json_string(zoe_dtype_name(entry->dtype))));
+        for (int axis = 0; axis < entry->rank; axis++)
+            ZOE_TRY(zoe_report_append(ctx, shape, json_integer(entry->shape[axis])));
+    }
+    return ZOE_OK;
+}
+
+static int inspect_weights(zoe_context *ctx, const char *path, json_t *report) {
+    zoe_checkpoint *ckpt = NULL;
+    json_t *tensors = json_array();
+    ZOE_TRY(zoe_report_set(ctx, report, "kind", json_string("weights")));
+    ZOE_TRY(zoe_report_set(ctx, report, "tensors", tensors));
+    ZOE_TRY(zoe_checkpoint_open(ctx, path, &ckpt));
+    int status = summarise(ctx, ckpt, report);
+    if (status == ZOE_OK) status = list_tensors(ctx, ckpt, tensors);
+    zoe_checkpoint_close(ckpt);
+    return status;
+}
+
+/* ---- models ---- */
+
+/* A part that is a network has weights; what is wrong with them is part of the report. */
+static int inspect_network(zoe_context *ctx, const char *folder, json_t *part) {
+    zoe_checkpoint *ckpt = NULL;
+    int status = zoe_checkpoint_open(ctx, folder, &ckpt);
+    if (status == ZOE_ERR_NOMEM) return status;
+    if (status < 0) return zoe_report_set(ctx, part, "error", zoe_report_path(zoe_context_error(ctx)));
+    status = summarise(ctx, ckpt, part);
+    zoe_checkpoint_close(ckpt);
+    return status;
+}
+
+/* A row of model_index.json, "name": [library, class]; null for a part that this model does not have. */
+static int inspect_part(zoe_context *ctx, const char *dir, const char *name, const json_t *row, json_t *parts) {
+    const json_t *class_name = json_array_get(row, 1);
+    if (!json_is_string(class_name)) return ZOE_OK;
+    json_t *part = json_object();
+    ZOE_TRY(zoe_report_append(ctx, parts, part));
+    ZOE_TRY(zoe_report_set(ctx, part, "name", json_string(name)));
+    ZOE_TRY(zoe_report_set(ctx, part, "class", json_string(json_string_value(class_name))));
+    char *folder = zoe_format(ctx, "%s/%s", dir, name), *config = zoe_format(ctx, "%s/%s/config.json", dir, name);
+    int status = folder && config ? ZOE_OK : zoe_out_of_memory(ctx, strlen(dir), "path");
+    if (status == ZOE_OK && !is_folder(folder)) {
+        status = zoe_report_set(ctx, part, "error", json_string("the folder is missing"));
+    } else if (status == ZOE_OK && is_file(config)) { /* schedulers and tokenizers have theirs under other names */
+        status = inspect_network(ctx, folder, part);
+    }
+    zoe_free(ctx, folder);
+    zoe_free(ctx, config);
+    return status;
+}
+
+static int inspect_parts(zoe_context *ctx, const char *dir, const zoe_config *index, json_t *report) {
+    const char *pipeline = NULL, *name;
+    ZOE_TRY(zoe_config_text(index, "_class_name", &pipeline));
+    ZOE_TRY(zoe_report_set(ctx, report, "kind", json_string("model")));
+    ZOE_TRY(zoe_report_set(ctx, report, "pipeline", pipeline ? json_string(pipeline) : json_null()));
+    json_t *parts = json_array(), *row;
+    ZOE_TRY(zoe_report_set(ctx, report, "parts", parts));
+    json_object_foreach(index->root, name, row) {
+        if (json_is_array(row) && json_array_size(row) == 2) ZOE_TRY(inspect_part(ctx, dir, name, row, parts));
+    }
+    return ZOE_OK;
+}
+
+static int inspect_model(zoe_context *ctx, const char *dir, const char *index_path, json_t *report) {
+    zoe_config index = {0};
+    ZOE_TRY(zoe_config_load(ctx, index_path, &index));
+    int status = inspect_parts(ctx, dir, &index, report);
+    zoe_config_free(&index);
+    return status;
+}
+
+/* ---- videos ---- */
+
+#if ZOE_HAVE_MEDIA
+static int inspect_video(zoe_context *ctx, const char *path, json_t *report) {
+    zoe_video_info info;
+    char *stored = NULL;
+    ZOE_TRY(zoe_video_probe(ctx, path, &info));
+    ZOE_TRY(zoe_video_metadata(ctx, path, &stored));
+    /* Other programs store other things in the same place; only an object can be a request. */
+    json_t *request = stored ? json_loads(stored, 0, NULL) : NULL;
+    zoe_free(ctx, stored);
+    if (!json_is_object(request)) {
+        json_decref(request);
+        request = json_null();
+    }
+    ZOE_TRY(zoe_report_set(ctx, report, "request", request));
+    ZOE_TRY(zoe_report_set(ctx, report, "kind", json_string("video")));
+    ZOE_TRY(zoe_report_set(ctx, report, "width", json_integer(info.width)));
+    ZOE_TRY(zoe_report_set(ctx, report, "height", json_integer(info.height)));
+    ZOE_TRY(zoe_report_set(ctx, report, "frames", json_integer(info.frames)));
+    ZOE_TRY(zoe_report_set(ctx, report, "fps", json_real(info.fps)));
+    ZOE_TRY(zoe_report_set(ctx, report, "seconds", json_real(info.seconds)));
+    return zoe_report_set(ctx, report, "codec", json_string(info.codec));
+}
+#else
+static int inspect_video(zoe_context *ctx, const char *path, json_t *report) {
+    (void)report;
+    return zoe_fail(
+        ctx, ZOE_ERR_UNSUPPORTED,
+        "%s: not a model folder or .safetensors file, and this build reads no videos (it was made without FFmpeg)", path);
+}
+#endif
+
+static int inspect(zoe_context *ctx, const char *path, const char *index_path, json_t *report) {
+    struct stat info;
+    if (stat(path, &info) != 0) return zoe_fail(ctx, ZOE_ERR_IO, "%s: %s", path, strerror(errno));
+    ZOE_TRY(zoe_report_set(ctx, report, "path", zoe_report_path(path)));
+    if (is_file(index_path)) return inspect_model(ctx, path, index_path, report);
+    if (is_folder(path) || ends_in(path, ".safetensors") || ends_in(path, ".json"))
+        return inspect_weights(ctx, path, report);
+    return inspect_video(ctx, path, report);
+}
+
+int zoe_inspect(zoe_context *ctx, const char *path, char **json) {
+    *json = NULL;
+    char *index_path = zoe_format(ctx, "%s/model_index.json", path);
+    if (!index_path) return zoe_out_of_memory(ctx, strlen(path), "path");
+    json_t *report = json_object();
+    int status = inspect(ctx, path, index_path, report);
+    zoe_free(ctx, index_path);
+    return zoe_report_finish(ctx, status, report, json);
+}
