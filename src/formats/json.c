@@ -1,29 +1,14 @@
 /* Configuration files behind getters that name the file, the key, what was expected and what was found. */
 #include "formats/json.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
+
+#include "formats/file.h"
 
 #define FILE_LIMIT ((size_t)64 << 20)
 
 /* ---- loading ---- */
-
-static int read_text(zoe_context *ctx, FILE *file, const char *path, char **text, size_t *length) {
-    struct stat info;
-    if (fstat(fileno(file), &info) != 0) return zoe_fail(ctx, ZOE_ERR_IO, "cannot read %s: %m", path);
-    if (!S_ISREG(info.st_mode)) return zoe_fail(ctx, ZOE_ERR_IO, "%s is not a regular file", path);
-    if (info.st_size > (off_t)FILE_LIMIT)
-        return zoe_fail(ctx, ZOE_ERR_FORMAT, "%s is not a configuration: it has %lld bytes, at most %zu are read", path,
-                        (long long)info.st_size, FILE_LIMIT);
-    size_t size = (size_t)info.st_size;
-    *text = zoe_alloc(ctx, size + 1);
-    if (!*text) return zoe_out_of_memory(ctx, size + 1, path);
-    if (fread(*text, 1, size, file) != size) return zoe_fail(ctx, ZOE_ERR_IO, "cannot read %s to its end", path);
-    *length = size;
-    return ZOE_OK;
-}
 
 static int parse_object(zoe_context *ctx, const char *path, const char *text, size_t length, json_t **root) {
     json_error_t error;
@@ -39,10 +24,7 @@ int zoe_config_load(zoe_context *ctx, const char *path, zoe_config *out) {
     *out = (zoe_config){.ctx = ctx};
     char *text = NULL;
     size_t length = 0;
-    FILE *file = fopen(path, "rbe");
-    if (!file) return zoe_fail(ctx, ZOE_ERR_IO, "cannot open %s: %m", path);
-    int status = read_text(ctx, file, path, &text, &length);
-    fclose(file);
+    int status = zoe_file_read(ctx, path, "a configuration", FILE_LIMIT, &text, &length);
     if (status < 0) goto done;
     ZOE_TRY_DONE(parse_object(ctx, path, text, length, &out->root));
     out->path = zoe_strdup(ctx, path);

@@ -97,7 +97,8 @@ static int new_output(zoe_safetensors_writer *writer, const char *name, output *
 static int add_piece(zoe_safetensors_writer *writer, output *target, uint64_t bytes, const void *data) {
     zoe_context *ctx = writer->ctx;
     uint64_t offset = writer->scratch_bytes;
-    writer->broken = true;
+    if (writer->broken) return zoe_fail(ctx, ZOE_ERR_IO, "%s is given up: writing its data failed before", writer->path);
+    writer->broken = true; /* until the piece is complete */
     piece *last = target->piece_count ? &target->pieces[target->piece_count - 1] : NULL;
     bool joins = last && last->offset + last->bytes == offset;
     if (!joins && target->piece_count == target->piece_capacity) {
@@ -264,7 +265,7 @@ done:
 
 int zoe_safetensors_finish(zoe_safetensors_writer *writer) {
     int status = writer->broken
-                     ? zoe_fail(writer->ctx, ZOE_ERR_IO, "%s is left out: writing its data failed before", writer->path)
+                     ? zoe_fail(writer->ctx, ZOE_ERR_IO, "%s is given up: writing its data failed before", writer->path)
                      : assemble(writer);
     zoe_safetensors_abort(writer);
     return status;
