@@ -204,7 +204,6 @@ uint32_t zoe_cpu_levels(void) {
 }
 
 void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels) {
-    (void)levels;
     *k = (zoe_cpu_kernels){
         .level = "c",
         .wide = {TILE_ROWS, TILE_COLS, tile},
@@ -230,4 +229,6 @@ void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels) {
         .lincomb = lincomb,
         .finite = finite_row,
     };
+    if (levels & ZOE_CPU_AVX2) zoe_cpu_kernels_init_avx2(k);
+    if ((levels & ZOE_CPU_AVX512) && (levels & ZOE_CPU_AVX2)) zoe_cpu_kernels_init_avx512(k);
 }
