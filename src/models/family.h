@@ -1,0 +1,86 @@
+/*
+ * Model families: how the pipeline drives any of them. A family is one row of zoe_families[] and one folder beside this
+ * file; nothing above knows more of it than this table, and it knows nothing of the tiers of memory or of other families.
+ */
+#ifndef ZOE_MODELS_FAMILY_H
+#define ZOE_MODELS_FAMILY_H
+
+#include "formats/checkpoint.h"
+#include "formats/json.h"
+#include "sample/sampler.h"
+
+/* A model folder being looked at. */
+typedef struct zoe_folder {
+    zoe_context *ctx;
+    const char *path;
+    zoe_config index; /* model_index.json; root NULL if the folder has none */
+} zoe_folder;
+
+/* What a family says of a folder without loading it; strings are static or live as long as the model. */
+typedef struct zoe_description {
+    const char *family;  /* "Wan" */
+    const char *variant; /* "Wan 2.1 T2V 1.3B" */
+    bool takes_image, takes_last_image;
+    char sizes[96]; /* rules for sizes and frame counts, in words */
+} zoe_description;
+
+/* One request under way, as the pipeline shares it with the family. */
+typedef struct zoe_run {
+    zoe_context *ctx;
+    zoe_backend *be;
+    const zoe_request *request;   /* every default filled in */
+    zoe_safetensors_writer *dump; /* or NULL */
+    int latent_rank;
+    int64_t latent_shape[ZOE_MAX_RANK]; /* without a batch axis; set by the family's prepare() */
+    zoe_schedule_config schedule;       /* set by prepare() */
+    /* Receives decoded frames [height, width, 3] float32 in -1..1, in order. */
+    int (*frame)(struct zoe_run *run, const float *frame);
+} zoe_run;
+
+typedef struct zoe_family {
+    const char *name;
+
+    bool (*recognises)(const zoe_folder *folder);
+
+    /* Opens all parts, checks every tensor by name and shape, maps the weights. */
+    int (*open)(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model);
+    void (*close)(void *model);
+    void (*describe)(const void *model, zoe_description *out);
+
+    /* The model's defaults; width and height stay 0 where they follow the request. */
+    void (*defaults)(const void *model, zoe_request *request);
+
+    /*
+     * Fills what is still open (size by the picture), checks the request, says what would be valid instead, and sets
+     * up the run: latent shape and schedule.
+     */
+    int (*prepare)(void *model, zoe_request *request, zoe_run *run);
+
+    /* The phases in their order. What one leaves for the next the model keeps until finish(). */
+    int (*encode_text)(void *model, zoe_run *run);
+    int (*encode_image)(void *model, zoe_run *run); /* called if the request has a picture */
+    int (*denoise_begin)(void *model, zoe_run *run);
+    /* v receives the guided velocity for the latents x at this step of the schedule. */
+    int (*denoise)(void *model, zoe_run *run, const zoe_sampler *sampler, int step, const zoe_tensor *x, zoe_tensor *v);
+    /* Last changes to the latents; releases what denoising held. */
+    int (*denoise_end)(void *model, zoe_run *run, zoe_tensor *x);
+    int (*decode)(void *model, zoe_run *run, const zoe_tensor *latents);
+    /* Releases what belongs to the request, after success and failure. */
+    void (*finish)(void *model);
+
+    /* Name of the first weight with a NaN or infinity, or NULL: where to look when latents are not finite. */
+    const char *(*find_nonfinite)(void *model);
+} zoe_family;
+
+extern const zoe_family *const zoe_families[]; /* ends with NULL */
+
+/* The family of a folder; an error says what was expected. */
+int zoe_family_find(const zoe_folder *folder, const zoe_family **out);
+
+/* Opens folder/name as a checkpoint and folder/name/config.json as a configuration. */
+int zoe_part_open(const zoe_folder *folder, const char *name, zoe_config *config, zoe_checkpoint **ckpt);
+
+/* A tensor on the host as one entry of the dump; no dump: nothing happens. */
+int zoe_run_dump(zoe_run *run, const char *name, int rank, const int64_t *shape, const float *data);
+
+#endif
