@@ -8,6 +8,7 @@
 #include "backend/cpu/cpu.h"
 
 #include <float.h>
+#include <math.h>
 #include <string.h>
 
 #define QUERIES 504 /* of a task, about */
@@ -70,8 +71,10 @@ static void few_queries(const attention *t, const workspace *w, int64_t head, in
     const zoe_cpu_kernels *k = t->kernels;
     const zoe_tensor *bias = t->p->relative_bias;
     zoe_cpu_multiply(k, rows, keys, t->depth, w->q + q0 * t->depth, t->depth, w->keys, w->scores, t->lds, false);
+    bool repeated = t->p->last_key_repeats > 1 && k0 + keys == t->k->shape[1];
     for (int64_t row = 0; row < rows; row++) {
         const float *bias_row = NULL;
+        if (repeated) w->scores[row * t->lds + keys - 1] += logf((float)t->p->last_key_repeats);
         if (bias) {
             int64_t query = start + q0 + row, tokens = t->q->shape[1];
             bias_row = (const float *)bias->data + head * bias->shape[1] + k0 - query + tokens - 1;

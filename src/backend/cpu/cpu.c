@@ -105,6 +105,9 @@ static int cpu_download(zoe_backend *be, void *host, const void *from, size_t by
 
 static const zoe_backend_ops ops = {
     .name = "cpu",
+    .host_memory = true,
+    .key_repeats = true,
+    .computes = true,
     .close = cpu_close,
     .alloc = cpu_alloc,
     .free = cpu_free,

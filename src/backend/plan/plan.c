@@ -112,6 +112,8 @@ static int plan_finite(zoe_backend *be, const zoe_tensor *x, bool *out) {
 
 static const zoe_backend_ops ops = {
     .name = "plan",
+    .host_memory = true,
+    .key_repeats = true,
     .close = plan_close,
     .alloc = plan_alloc,
     .free = plan_free,
