@@ -1,0 +1,351 @@
+/* A request from its first check to the finished file. */
+#include <math.h>
+#include <string.h>
+
+#include "formats/tokenizer.h"
+#include "media/media.h"
+#include "pipeline/model.h"
+#include "pipeline/options.h"
+#include "sample/noise.h"
+
+/* What one call of zoe_generate() holds. */
+typedef struct generation {
+    zoe_run run; /* first, so that the frame callback finds the rest */
+    zoe_model *model;
+    zoe_request request;
+    zoe_result result;
+    zoe_progress progress;
+    double phase_start;
+    zoe_video_writer *video;
+    zoe_sampler *sampler;
+    zoe_tensor latents;
+    uint8_t *rgb;  /* [height, width, 3] */
+    float *pixels; /* the same in 0..1, for the dump */
+} generation;
+
+/* ---- progress ---- */
+
+static void report(generation *g) {
+    g->progress.host_bytes = zoe_resident_bytes();
+    if (g->request.progress) g->request.progress(g->request.user, &g->progress);
+}
+
+static void begin_phase(generation *g, zoe_phase phase, int steps) {
+    g->progress = (zoe_progress){.phase = phase, .steps = steps, .seconds_left = -1};
+    g->phase_start = zoe_now();
+    report(g);
+}
+
+static void end_step(generation *g) {
+    zoe_progress *p = &g->progress;
+    p->step++;
+    p->seconds_per_step = (zoe_now() - g->phase_start) / p->step;
+    p->seconds_left = p->seconds_per_step * (p->steps - p->step);
+    report(g);
+}
+
+static void end_phase(generation *g) {
+    g->result.seconds[g->progress.phase] = zoe_now() - g->phase_start;
+}
+
+/* ---- set-up ---- */
+
+static int check_request(generation *g) {
+    zoe_context *ctx = g->run.ctx;
+    const zoe_request *r = &g->request;
+    if (!r->prompt) return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "a prompt is needed: --prompt \"what the video shows\"");
+    ZOE_TRY(zoe_text_check_utf8(ctx, r->prompt, "the prompt"));
+    if (r->negative) ZOE_TRY(zoe_text_check_utf8(ctx, r->negative, "the negative prompt"));
+    if (r->steps < 1 || r->steps > 1000) return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "%d steps: expected 1 to 1000", r->steps);
+    if (r->frames < 1) return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "%d frames: expected at least 1", r->frames);
+    if (!(r->fps > 0) || r->fps > 1000)
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "%g frames a second: expected more than 0, at most 1000", r->fps);
+    if (!isfinite(r->guidance) || r->guidance < 0)
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "guidance %g: expected 0 or more", r->guidance);
+    if (r->width < 0 || r->height < 0)
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "size %dx%d: expected positive numbers", r->width, r->height);
+    return ZOE_OK;
+}
+
+/* The schedule that the request asks for, over that of the model. */
+static int choose_schedule(generation *g) {
+    const zoe_request *r = &g->request;
+    zoe_schedule_config *schedule = &g->run.schedule;
+    if (r->flow_shift < 0 || !isfinite(r->flow_shift))
+        return zoe_fail(g->run.ctx, ZOE_ERR_ARGUMENT, "flow shift %g: expected more than 0", r->flow_shift);
+    if (r->flow_shift > 0) schedule->flow_shift = r->flow_shift;
+    if (!r->sampler) return ZOE_OK;
+    if (strcmp(r->sampler, "unipc") == 0)
+        schedule->solver = ZOE_SOLVER_UNIPC;
+    else if (strcmp(r->sampler, "euler") == 0)
+        schedule->solver = ZOE_SOLVER_EULER;
+    else
+        return zoe_fail(g->run.ctx, ZOE_ERR_ARGUMENT, "sampler %s: expected unipc or euler", r->sampler);
+    return ZOE_OK;
+}
+
+/* The file is opened before anything is computed: a bad name should not cost an hour. */
+static int open_output(generation *g) {
+    const zoe_request *r = &g->request;
+    zoe_context *ctx = g->run.ctx;
+    json_t *stored = NULL;
+    char *metadata = NULL;
+    if (r->dump) ZOE_TRY(zoe_safetensors_create(ctx, r->dump, &g->run.dump));
+    if (!r->output) return ZOE_OK;
+#if ZOE_HAVE_MEDIA
+    int status = zoe_request_json(ctx, &g->model->settings, r, &stored);
+    if (status == ZOE_OK && !(metadata = zoe_json_text(ctx, stored, false)))
+        status = zoe_out_of_memory(ctx, 4096, "metadata");
+    if (status == ZOE_OK)
+        status = zoe_video_create(
+            ctx, r->output,
+            &(zoe_video_settings){.width = r->width, .height = r->height, .fps = r->fps, .metadata = metadata}, &g->video);
+    zoe_free(ctx, metadata);
+    json_decref(stored);
+    return status;
+#else
+    (void)stored, (void)metadata;
+    return zoe_fail(ctx, ZOE_ERR_UNSUPPORTED, "%s: this build writes no video files; it was made without FFmpeg",
+                    r->output);
+#endif
+}
+
+static int allocate(generation *g) {
+    zoe_context *ctx = g->run.ctx;
+    int64_t values = (int64_t)g->request.width * g->request.height * 3;
+    ZOE_TRY(ZOE_NEW_ARRAY(ctx, g->rgb, values));
+    if (g->run.dump) ZOE_TRY(ZOE_NEW_ARRAY(ctx, g->pixels, values));
+    ZOE_TRY(zoe_backend_alloc(g->run.be, &g->latents, ZOE_F32, g->run.latent_rank, g->run.latent_shape));
+    return zoe_sampler_create(g->run.be, &g->run.schedule, g->request.steps, g->run.latent_rank, g->run.latent_shape,
+                              &g->sampler);
+}
+
+/* ---- latents ---- */
+
+static int read_latents(generation *g, float *out) {
+    zoe_context *ctx = g->run.ctx;
+    const char *colon = strrchr(g->request.init_latents, ':');
+    zoe_checkpoint *ckpt = NULL;
+    char expected[96], found[96];
+    if (!colon)
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "init latents %s: expected FILE.safetensors:NAME", g->request.init_latents);
+    char *path = zoe_strdup(ctx, g->request.init_latents);
+    if (!path) return zoe_out_of_memory(ctx, strlen(g->request.init_latents), "path");
+    path[colon - g->request.init_latents] = 0;
+    int status = zoe_checkpoint_open(ctx, path, &ckpt);
+    const zoe_entry *entry = status == ZOE_OK ? zoe_checkpoint_find(ckpt, colon + 1) : NULL;
+    if (status < 0) goto done;
+    if (!entry) {
+        status = zoe_fail(ctx, ZOE_ERR_ARGUMENT, "%s holds no tensor named %s", path, colon + 1);
+        goto done;
+    }
+    /* A batch axis of one in front is fine. */
+    int extra = entry->rank == g->run.latent_rank + 1 && entry->shape[0] == 1;
+    bool fits = entry->rank == g->run.latent_rank + extra &&
+                memcmp(entry->shape + extra, g->run.latent_shape, (size_t)g->run.latent_rank * sizeof(int64_t)) == 0;
+    zoe_shape_text(expected, sizeof expected, g->run.latent_rank, g->run.latent_shape);
+    zoe_shape_text(found, sizeof found, entry->rank, entry->shape);
+    if (!fits || entry->dtype != ZOE_F32) {
+        status = zoe_fail(ctx, ZOE_ERR_ARGUMENT, "%s: tensor %s is %s %s; this size and frame count need F32 %s", path,
+                          entry->name, zoe_dtype_name(entry->dtype), found, expected);
+        goto done;
+    }
+    memcpy(out, entry->data, entry->bytes);
+    for (size_t i = 0; i < entry->bytes / sizeof *out; i++)
+        if (!isfinite(out[i])) {
+            status = zoe_fail(ctx, ZOE_ERR_NUMERIC, "%s: tensor %s holds a value that is not a number, at element %zu",
+                              path, entry->name, i);
+            break;
+        }
+done:
+    zoe_checkpoint_close(ckpt);
+    zoe_free(ctx, path);
+    return status;
+}
+
+static int start_latents(generation *g) {
+    zoe_context *ctx = g->run.ctx;
+    int64_t count = zoe_tensor_count(&g->latents);
+    zoe_generator generator;
+    float *host;
+    ZOE_TRY(ZOE_NEW_ARRAY(ctx, host, count));
+    int status = ZOE_OK;
+    if (g->request.init_latents) {
+        status = read_latents(g, host);
+    } else {
+        zoe_generator_seed(&generator, g->request.seed);
+        zoe_generator_normal(&generator, host, count);
+    }
+    if (status == ZOE_OK) status = zoe_upload(g->run.be, &g->latents, host);
+    zoe_free(ctx, host);
+    return status;
+}
+
+static int dump_row(generation *g, const char *name, const zoe_tensor *t) {
+    zoe_context *ctx = g->run.ctx;
+    int64_t row[ZOE_MAX_RANK] = {1};
+    float *host;
+    if (!g->run.dump) return ZOE_OK;
+    memcpy(row + 1, t->shape, (size_t)t->rank * sizeof row[0]);
+    ZOE_TRY(ZOE_NEW_ARRAY(ctx, host, zoe_tensor_count(t)));
+    int status = zoe_download(g->run.be, host, t);
+    if (status == ZOE_OK) status = zoe_safetensors_add_row(g->run.dump, name, ZOE_F32, t->rank + 1, row, host);
+    zoe_free(ctx, host);
+    return status;
+}
+
+static int dump_schedule(generation *g) {
+    int64_t steps = g->request.steps, points = steps + 1;
+    float *values;
+    if (!g->run.dump) return ZOE_OK;
+    ZOE_TRY(ZOE_NEW_ARRAY(g->run.ctx, values, points));
+    for (int64_t i = 0; i < steps; i++) values[i] = (float)zoe_sampler_timesteps(g->sampler)[i];
+    int status = zoe_run_dump(&g->run, "timesteps", 1, &steps, values);
+    for (int64_t i = 0; i < points; i++) values[i] = (float)zoe_sampler_sigmas(g->sampler)[i];
+    if (status == ZOE_OK) status = zoe_run_dump(&g->run, "sigmas", 1, &points, values);
+    zoe_free(g->run.ctx, values);
+    return status;
+}
+
+static int check_finite(generation *g, int step) {
+    bool finite;
+    ZOE_TRY(zoe_op_finite(g->run.be, &g->latents, &finite));
+    if (finite) return ZOE_OK;
+    const char *culprit = g->model->family->find_nonfinite(g->model->impl);
+    if (culprit)
+        return zoe_fail(g->run.ctx, ZOE_ERR_NUMERIC,
+                        "step %d of %d: NaN or infinity in the latents, because weight %s holds one; "
+                        "the file is damaged",
+                        step + 1, g->request.steps, culprit);
+    return zoe_fail(g->run.ctx, ZOE_ERR_NUMERIC, "step %d of %d: NaN or infinity in the latents; the weights are finite",
+                    step + 1, g->request.steps);
+}
+
+/* ---- phases ---- */
+
+static int run_text(generation *g) {
+    begin_phase(g, ZOE_PHASE_TEXT, 1);
+    int status = g->model->family->encode_text(g->model->impl, &g->run);
+    end_phase(g);
+    return status;
+}
+
+static int run_image(generation *g) {
+    if (!g->request.image && !g->request.last_image) return ZOE_OK;
+    begin_phase(g, ZOE_PHASE_IMAGE, 1);
+    int status = g->model->family->encode_image(g->model->impl, &g->run);
+    end_phase(g);
+    return status;
+}
+
+static int denoise_steps(generation *g) {
+    const zoe_family *family = g->model->family;
+    zoe_backend *be = g->run.be;
+    zoe_tensor v;
+    ZOE_TRY(family->denoise_begin(g->model->impl, &g->run));
+    ZOE_TRY(zoe_new_tensor(be, &v, ZOE_F32, g->run.latent_rank, g->run.latent_shape));
+    for (int step = 0; step < g->request.steps; step++) {
+        ZOE_TRY(zoe_check_cancelled(g->run.ctx));
+        ZOE_TRY(family->denoise(g->model->impl, &g->run, g->sampler, step, &g->latents, &v));
+        ZOE_TRY(zoe_sampler_step(g->sampler, step, &g->latents, &v));
+        ZOE_TRY(check_finite(g, step));
+        ZOE_TRY(dump_row(g, "step_latents", &g->latents));
+        end_step(g);
+    }
+    return family->denoise_end(g->model->impl, &g->run, &g->latents);
+}
+
+static int run_denoise(generation *g) {
+    begin_phase(g, ZOE_PHASE_DENOISE, g->request.steps);
+    ZOE_TRY(start_latents(g));
+    ZOE_TRY(dump_schedule(g));
+    int status = denoise_steps(g);
+    g->result.seconds_per_step = g->progress.seconds_per_step;
+    end_phase(g);
+    zoe_sampler_free(g->sampler);
+    g->sampler = NULL;
+    return status;
+}
+
+static int take_frame(zoe_run *run, const float *frame) {
+    generation *g = (generation *)run;
+    const zoe_request *r = &g->request;
+    int64_t values = (int64_t)r->width * r->height * 3;
+    for (int64_t i = 0; i < values; i++) {
+        float value = fminf(fmaxf(frame[i] * 0.5f + 0.5f, 0), 1);
+        if (g->pixels) g->pixels[i] = value;
+        g->rgb[i] = (uint8_t)(value * 255 + 0.5f);
+    }
+    if (run->dump)
+        ZOE_TRY(
+            zoe_safetensors_add_row(run->dump, "video", ZOE_F32, 3, (const int64_t[]){r->height, r->width, 3}, g->pixels));
+#if ZOE_HAVE_MEDIA
+    if (g->video) ZOE_TRY(zoe_video_write(g->video, g->rgb));
+#endif
+    if (r->frame && r->frame(r->user, g->result.frames, g->rgb, r->width, r->height))
+        return zoe_fail(run->ctx, ZOE_ERR_CANCELLED, "interrupted by the frame callback");
+    g->result.frames++;
+    end_step(g);
+    return ZOE_OK;
+}
+
+static int run_decode(generation *g) {
+    begin_phase(g, ZOE_PHASE_DECODE, g->request.frames);
+    int status = g->model->family->decode(g->model->impl, &g->run, &g->latents);
+    end_phase(g);
+    return status;
+}
+
+static int run_phases(generation *g) {
+    zoe_request *r = &g->request;
+    ZOE_TRY(check_request(g));
+    ZOE_TRY(g->model->family->prepare(g->model->impl, r, &g->run));
+    ZOE_TRY(choose_schedule(g));
+    g->result.width = r->width, g->result.height = r->height, g->result.fps = r->fps;
+    ZOE_TRY(open_output(g));
+    ZOE_TRY(allocate(g));
+    ZOE_TRY(run_text(g));
+    ZOE_TRY(run_image(g));
+    ZOE_TRY(run_denoise(g));
+    return run_decode(g);
+}
+
+/* Closes the files as the outcome demands: an interrupted video is kept, anything else that failed is not. */
+static int close_files(generation *g, int status) {
+    int closed = ZOE_OK;
+    if (status == ZOE_OK && g->run.dump)
+        closed = zoe_safetensors_finish(g->run.dump);
+    else
+        zoe_safetensors_abort(g->run.dump);
+    if (status == ZOE_OK) status = closed;
+#if ZOE_HAVE_MEDIA
+    if (g->video && (status == ZOE_OK || (status == ZOE_ERR_CANCELLED && g->result.frames > 0))) {
+        char text[ZOE_ERROR_TEXT];
+        memcpy(text, g->run.ctx->error, sizeof text);
+        closed = zoe_video_finish(g->video);
+        if (status == ZOE_OK) return closed;
+        memcpy(g->run.ctx->error, text, sizeof text);
+    } else {
+        zoe_video_abort(g->video);
+    }
+#endif
+    return status;
+}
+
+int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *result) {
+    zoe_backend *be = model->be;
+    generation g = {.model = model, .request = *request};
+    size_t mark = zoe_arena_mark(be);
+    g.run = (zoe_run){.ctx = model->ctx, .be = be, .request = &g.request, .frame = take_frame};
+    int status = close_files(&g, run_phases(&g));
+    model->family->finish(model->impl);
+    zoe_sampler_free(g.sampler);
+    zoe_backend_free(be, g.latents.data);
+    zoe_free(model->ctx, g.rgb);
+    zoe_free(model->ctx, g.pixels);
+    zoe_arena_release(be, mark);
+    g.result.peak_host_bytes = zoe_peak_resident_bytes();
+    if (result) *result = g.result;
+    atomic_store(&model->ctx->cancelled, 0);
+    return status;
+}

@@ -1,0 +1,22 @@
+/* An open model: backend, family and what the family made of the folder. */
+#ifndef ZOE_PIPELINE_MODEL_H
+#define ZOE_PIPELINE_MODEL_H
+
+#include "models/family.h"
+
+struct zoe_model {
+    zoe_context *ctx;
+    zoe_model_settings settings;
+    zoe_backend *be;
+    const zoe_family *family;
+    void *impl;
+};
+
+/* model_index.json if there is one; free with zoe_folder_close(). */
+int zoe_folder_open(zoe_context *ctx, const char *path, zoe_folder *out);
+void zoe_folder_close(zoe_folder *folder);
+
+/* The backend that `device` ("cpu", "cuda:N") and `dtype` (NULL: its own choice) name. */
+int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, zoe_backend **out);
+
+#endif

@@ -1,0 +1,148 @@
+/*
+ * Reference cases: a tiny model folder, the call in case.json, and what the reference implementation computed
+ * (golden.safetensors). Each test program runs a case through zoe_generate() and compares what it dumped.
+ */
+#ifndef TESTS_GOLDEN_H
+#define TESTS_GOLDEN_H
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#include "formats/checkpoint.h"
+#include "formats/json.h"
+
+typedef struct golden {
+    zoe_context *ctx;
+    zoe_model *model;
+    zoe_checkpoint *expected, *found; /* golden.safetensors and the dump of the run */
+    char dir[512], dump[512];
+    zoe_result result;
+} golden;
+
+static const float *golden_values(const zoe_checkpoint *ckpt, const char *name, int64_t *count) {
+    const zoe_entry *entry = zoe_checkpoint_find(ckpt, name);
+    if (!entry) fail_msg("no tensor %s", name);
+    assert_int_equal(entry->dtype, ZOE_F32);
+    *count = (int64_t)(entry->bytes / sizeof(float));
+    return entry->data;
+}
+
+/* |a - b| / |b| */
+static inline double golden_relative(const float *a, const float *b, int64_t count) {
+    double error = 0, size = 0;
+    for (int64_t i = 0; i < count; i++) {
+        error += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        size += (double)b[i] * b[i];
+    }
+    return sqrt(error / (size > 0 ? size : 1e-30));
+}
+
+static inline double golden_largest(const float *a, const float *b, int64_t count) {
+    double largest = 0;
+    for (int64_t i = 0; i < count; i++) {
+        double d = fabs((double)a[i] - b[i]);
+        if (!(d <= largest)) largest = d;
+    }
+    return largest;
+}
+
+/* Both have the tensor, of one size; the relative error is at most `bound`. */
+static inline void golden_near(const golden *g, const char *name, double bound) {
+    int64_t count, found_count;
+    const float *expected = golden_values(g->expected, name, &count), *found = golden_values(g->found, name, &found_count);
+    assert_int_equal(count, found_count);
+    double error = golden_relative(found, expected, count);
+    print_message("%s: relative error %.1e, largest %.1e\n", name, error, golden_largest(found, expected, count));
+    if (!(error <= bound)) fail_msg("%s: relative error %g is over %g", name, error, bound);
+}
+
+/* Every row along the first axis on its own. */
+static inline void golden_rows_near(const golden *g, const char *name, double bound) {
+    int64_t count, found_count, rows = zoe_checkpoint_find(g->expected, name)->shape[0];
+    const float *expected = golden_values(g->expected, name, &count), *found = golden_values(g->found, name, &found_count);
+    assert_int_equal(count, found_count);
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t size = count / rows;
+        double error = golden_relative(found + i * size, expected + i * size, size);
+        print_message("%s row %d: relative error %.1e\n", name, (int)i, error);
+        if (!(error <= bound)) fail_msg("%s row %d: relative error %g is over %g", name, (int)i, error, bound);
+    }
+}
+
+static inline void golden_video_near(const golden *g, double decibels) {
+    int64_t count, found_count;
+    const float *expected = golden_values(g->expected, "video", &count), *found = golden_values(g->found, "video", &found_count);
+    double error = 0;
+    assert_int_equal(count, found_count);
+    for (int64_t i = 0; i < count; i++) error += ((double)found[i] - expected[i]) * ((double)found[i] - expected[i]);
+    double psnr = -10 * log10(error / (double)count + 1e-30);
+    print_message("video: %.1f dB\n", psnr);
+    if (!(psnr >= decibels)) fail_msg("video: %.1f dB, expected at least %.1f", psnr, decibels);
+}
+
+static inline void golden_check(golden *g, int status) {
+    if (status < 0) fail_msg("%s: %s", zoe_strerror(status), zoe_context_error(g->ctx));
+}
+
+/* Fills a request from case.json; texts live in `config`. */
+static inline void golden_request(golden *g, const zoe_config *config, zoe_request *request, char latents[600], char image[600],
+                                  char last_image[600]) {
+    int64_t width = 0, height = 0, frames = 0, steps = 0;
+    zoe_request_init(g->model, request);
+    golden_check(g, zoe_config_text(config, "prompt", &request->prompt));
+    golden_check(g, zoe_config_text(config, "negative_prompt", &request->negative));
+    golden_check(g, zoe_config_int(config, "width", 1, 4096, &width));
+    golden_check(g, zoe_config_int(config, "height", 1, 4096, &height));
+    golden_check(g, zoe_config_int(config, "num_frames", 1, 4096, &frames));
+    golden_check(g, zoe_config_int(config, "num_inference_steps", 1, 4096, &steps));
+    golden_check(g, zoe_config_real(config, "guidance_scale", &request->guidance));
+    golden_check(g, zoe_config_real(config, "guidance_scale_2", &request->guidance_2));
+    request->width = (int32_t)width, request->height = (int32_t)height;
+    request->frames = (int32_t)frames, request->steps = (int32_t)steps;
+    snprintf(latents, 600, "%s/golden.safetensors:in.latents", g->dir);
+    if (zoe_checkpoint_find(g->expected, "in.latents")) request->init_latents = latents;
+    snprintf(image, 600, "%s/image.png", g->dir);
+    if (access(image, R_OK) == 0) request->image = image;
+    snprintf(last_image, 600, "%s/last_image.png", g->dir);
+    if (access(last_image, R_OK) == 0) request->last_image = last_image;
+    request->dump = g->dump;
+}
+
+/* Runs case `name` of tests/data/cases. */
+static inline void golden_run(golden *g, const char *name) {
+    char path[600], latents[600], image[600], last_image[600];
+    zoe_config config;
+    zoe_request request;
+    memset(g, 0, sizeof *g);
+    snprintf(g->dir, sizeof g->dir, "%s/cases/%s", TEST_DATA, name);
+    snprintf(g->dump, sizeof g->dump, "/tmp/zoe-golden-%d-%s.safetensors", (int)getpid(), name);
+    assert_int_equal(zoe_context_create(NULL, &g->ctx), ZOE_OK);
+    snprintf(path, sizeof path, "%s/golden.safetensors", g->dir);
+    golden_check(g, zoe_checkpoint_open(g->ctx, path, &g->expected));
+    snprintf(path, sizeof path, "%s/model", g->dir);
+    golden_check(g, zoe_model_open(g->ctx, path, NULL, &g->model));
+    snprintf(path, sizeof path, "%s/case.json", g->dir);
+    golden_check(g, zoe_config_load(g->ctx, path, &config));
+    golden_request(g, &config, &request, latents, image, last_image);
+    golden_check(g, zoe_generate(g->model, &request, &g->result));
+    golden_check(g, zoe_checkpoint_open(g->ctx, g->dump, &g->found));
+    zoe_config_free(&config);
+}
+
+static inline void golden_end(golden *g) {
+    zoe_checkpoint_close(g->found);
+    zoe_checkpoint_close(g->expected);
+    zoe_model_close(g->model);
+    zoe_context_free(g->ctx);
+    unlink(g->dump);
+}
+
+#endif
