@@ -32,13 +32,12 @@ static void print_weights_line(const json_t *weights) {
     print_dtypes(json_object_get(weights, "dtypes"));
 }
 
-static void print_list(const char *title, const json_t *list) {
-    for (size_t i = 0; i < json_array_size(list); i++) printf("%s %s\n", title, json_string_value(json_array_get(list, i)));
-}
-
 static void print_model(const json_t *report) {
     printf("%s: %s\n", text_of(report, "path"), text_of(report, "pipeline"));
-    if (json_object_get(report, "family")) printf("family: %s\n", text_of(report, "family"));
+    if (json_object_get(report, "family"))
+        printf("family: %s (%s)\nsizes: %s\n", text_of(report, "family"), text_of(report, "variant"),
+               text_of(report, "sizes"));
+    if (json_object_get(report, "error")) printf("error: %s\n", text_of(report, "error"));
     const json_t *parts = json_object_get(report, "parts");
     for (size_t i = 0; i < json_array_size(parts); i++) {
         const json_t *part = json_array_get(parts, i), *files = json_object_get(part, "files");
@@ -52,7 +51,6 @@ static void print_model(const json_t *report) {
             const json_t *file = json_array_get(files, j);
             printf("  %-52s %12s\n", text_of(file, "name"), cli_bytes(bytes, (double)integer_of(file, "bytes")));
         }
-        print_list("  missing:", json_object_get(part, "missing"));
         if (json_object_get(part, "error")) printf("  error: %s\n", text_of(part, "error"));
     }
 }

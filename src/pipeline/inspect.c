@@ -5,8 +5,8 @@
 #include <sys/stat.h>
 
 #include "formats/checkpoint.h"
-#include "formats/json.h"
 #include "media/media.h"
+#include "pipeline/model.h"
 #include "pipeline/report.h"
 
 static bool is_folder(const char *path) {
@@ -139,11 +139,34 @@ static int inspect_parts(zoe_context *ctx, const char *dir, const zoe_config *in
     return ZOE_OK;
 }
 
-static int inspect_model(zoe_context *ctx, const char *dir, const char *index_path, json_t *report) {
-    zoe_config index = {0};
-    ZOE_TRY(zoe_config_load(ctx, index_path, &index));
-    int status = inspect_parts(ctx, dir, &index, report);
-    zoe_config_free(&index);
+/* What the family says of the folder, or why it would not open: missing tensors and wrong shapes are listed there. */
+static int inspect_family(zoe_context *ctx, const zoe_folder *folder, json_t *report) {
+    const zoe_family *family;
+    zoe_backend *be = NULL;
+    void *model = NULL;
+    zoe_description text;
+    int status = zoe_family_find(folder, &family);
+    if (status == ZOE_OK) status = zoe_plan_backend_create(ctx, ZOE_F32, &be);
+    if (status == ZOE_OK) status = family->open(be, folder, ZOE_DTYPE_COUNT, &model);
+    if (status == ZOE_OK) {
+        family->describe(model, &text);
+        status = zoe_report_set(ctx, report, "family", json_string(text.family));
+        if (status == ZOE_OK) status = zoe_report_set(ctx, report, "variant", json_string(text.variant));
+        if (status == ZOE_OK) status = zoe_report_set(ctx, report, "sizes", json_string(text.sizes));
+        family->close(model);
+    } else if (status != ZOE_ERR_NOMEM) {
+        status = zoe_report_set(ctx, report, "error", zoe_report_path(zoe_context_error(ctx)));
+    }
+    zoe_backend_close(be);
+    return status;
+}
+
+static int inspect_model(zoe_context *ctx, const char *dir, json_t *report) {
+    zoe_folder folder;
+    int status = zoe_folder_open(ctx, dir, &folder);
+    if (status == ZOE_OK) status = inspect_parts(ctx, dir, &folder.index, report);
+    if (status == ZOE_OK) status = inspect_family(ctx, &folder, report);
+    zoe_folder_close(&folder);
     return status;
 }
 
@@ -184,7 +207,7 @@ static int inspect(zoe_context *ctx, const char *path, const char *index_path, j
     struct stat info;
     if (stat(path, &info) != 0) return zoe_fail(ctx, ZOE_ERR_IO, "%s: %s", path, strerror(errno));
     ZOE_TRY(zoe_report_set(ctx, report, "path", zoe_report_path(path)));
-    if (is_file(index_path)) return inspect_model(ctx, path, index_path, report);
+    if (is_file(index_path)) return inspect_model(ctx, path, report);
     if (is_folder(path) || ends_in(path, ".safetensors") || ends_in(path, ".json"))
         return inspect_weights(ctx, path, report);
     return inspect_video(ctx, path, report);
