@@ -55,22 +55,30 @@ static bool append(char *out, size_t size, size_t *used, const char *text, size_
     return true;
 }
 
-bool zoe_alias_apply(const zoe_alias *aliases, const char *name, char *other, size_t size, int *index, int *parts) {
+/* Writes a row's other name with the digits that matched; false if it does not fit. */
+static bool expand(const zoe_alias *alias, const char *const digits[4], const size_t lengths[4], const char *rest,
+                   char *other, size_t size, int *index, int *parts) {
+    size_t used = 0;
+    int star = 0;
+    const char *p = alias->other;
+    *index = 0, *parts = 1;
+    for (; *p && *p != '@'; p++) {
+        bool ok = *p == '*' ? append(other, size, &used, digits[star], lengths[star]) : append(other, size, &used, p, 1);
+        if (!ok) return false;
+        star += *p == '*';
+    }
+    if (*p == '@' && sscanf(p, "@%d/%d", index, parts) != 2) return false;
+    return append(other, size, &used, rest, strlen(rest));
+}
+
+const zoe_alias *zoe_alias_next(const zoe_alias *aliases, const char *name, char *other, size_t size, int *index,
+                                int *parts) {
     for (const zoe_alias *alias = aliases; alias && alias->name; alias++) {
         const char *digits[4], *rest;
-        size_t lengths[4], used = 0;
-        if (!match(alias->name, name, digits, lengths, &rest)) continue;
-        *index = 0, *parts = 1;
-        int star = 0;
-        const char *p = alias->other;
-        for (; *p && *p != '@'; p++) {
-            bool ok =
-                *p == '*' ? append(other, size, &used, digits[star], lengths[star]) : append(other, size, &used, p, 1);
-            if (!ok) return false;
-            star += *p == '*';
-        }
-        if (*p == '@' && sscanf(p, "@%d/%d", index, parts) != 2) return false;
-        return append(other, size, &used, rest, strlen(rest));
+        size_t lengths[4];
+        if (match(alias->name, name, digits, lengths, &rest) &&
+            expand(alias, digits, lengths, rest, other, size, index, parts))
+            return alias + 1;
     }
-    return false;
+    return NULL;
 }

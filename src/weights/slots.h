@@ -8,9 +8,10 @@
 int zoe_shape_rule(const char *rule, const zoe_dims dims, int64_t shape[ZOE_MAX_RANK]);
 
 /*
- * The other name that an alias table has for `name`, written into `other`; part `*index` of `*parts` of that tensor.
- * False if no row matches or the result does not fit.
+ * The next other name that an alias table has for `name`, written into `other`: part `*index` of `*parts` of that tensor.
+ * Returns the row to go on from, or NULL when no further row matches.
  */
-bool zoe_alias_apply(const zoe_alias *aliases, const char *name, char *other, size_t size, int *index, int *parts);
+const zoe_alias *zoe_alias_next(const zoe_alias *aliases, const char *name, char *other, size_t size, int *index,
+                                int *parts);
 
 #endif

@@ -114,7 +114,8 @@ static void resolve(zoe_weights *weights, item *it, char *problem, size_t size) 
     int index = 0, parts = 1;
     problem[0] = 0;
     it->entry = zoe_checkpoint_find(weights->ckpt, it->name);
-    if (!it->entry && zoe_alias_apply(weights->aliases, it->name, other, sizeof other, &index, &parts))
+    const zoe_alias *alias = weights->aliases;
+    while (!it->entry && (alias = zoe_alias_next(alias, it->name, other, sizeof other, &index, &parts)))
         it->entry = zoe_checkpoint_find(weights->ckpt, other);
     if (!it->entry) {
         snprintf(problem, size, "%s is missing", it->name);

@@ -36,6 +36,7 @@ const zoe_alias zoe_wan_denoiser_aliases[] = {
 };
 
 const zoe_alias zoe_wan_text_aliases[] = {
+    {"shared", "encoder.embed_tokens"}, /* transformers writes the shared table under either name */
     {"shared", "token_embedding"},
     {"encoder.block.*.layer.0.layer_norm", "blocks.*.norm1"},
     {"encoder.block.*.layer.0.SelfAttention.q", "blocks.*.attn.q"},
@@ -179,5 +180,30 @@ const zoe_alias zoe_wan_vae_22_aliases[] = {
     {"decoder.conv_out", "decoder.head.2"},
     {"quant_conv", "conv1"},
     {"post_quant_conv", "conv2"},
+    {0},
+};
+
+const zoe_alias zoe_wan_clip_aliases[] = {
+    /* newer transformers leave the prefix out */
+    {"vision_model.embeddings.class_embedding", "embeddings.class_embedding"},
+    {"vision_model.embeddings.patch_embedding", "embeddings.patch_embedding"},
+    {"vision_model.embeddings.position_embedding", "embeddings.position_embedding"},
+    {"vision_model.pre_layrnorm", "pre_layrnorm"},
+    {"vision_model.encoder", "encoder"},
+    {"vision_model.embeddings.class_embedding", "visual.cls_embedding"},
+    {"vision_model.embeddings.patch_embedding", "visual.patch_embedding"},
+    {"vision_model.embeddings.position_embedding.weight", "visual.pos_embedding"},
+    {"vision_model.pre_layrnorm", "visual.pre_norm"},
+    {"vision_model.encoder.layers.*.layer_norm1", "visual.transformer.*.norm1"},
+    {"vision_model.encoder.layers.*.layer_norm2", "visual.transformer.*.norm2"},
+    {"vision_model.encoder.layers.*.self_attn.q_proj.weight", "visual.transformer.*.attn.to_qkv.weight@0/3"},
+    {"vision_model.encoder.layers.*.self_attn.q_proj.bias", "visual.transformer.*.attn.to_qkv.bias@0/3"},
+    {"vision_model.encoder.layers.*.self_attn.k_proj.weight", "visual.transformer.*.attn.to_qkv.weight@1/3"},
+    {"vision_model.encoder.layers.*.self_attn.k_proj.bias", "visual.transformer.*.attn.to_qkv.bias@1/3"},
+    {"vision_model.encoder.layers.*.self_attn.v_proj.weight", "visual.transformer.*.attn.to_qkv.weight@2/3"},
+    {"vision_model.encoder.layers.*.self_attn.v_proj.bias", "visual.transformer.*.attn.to_qkv.bias@2/3"},
+    {"vision_model.encoder.layers.*.self_attn.out_proj", "visual.transformer.*.attn.proj"},
+    {"vision_model.encoder.layers.*.mlp.fc1", "visual.transformer.*.mlp.0"},
+    {"vision_model.encoder.layers.*.mlp.fc2", "visual.transformer.*.mlp.2"},
     {0},
 };

@@ -6,6 +6,7 @@
 
 extern const zoe_alias zoe_wan_denoiser_aliases[];
 extern const zoe_alias zoe_wan_text_aliases[];
+extern const zoe_alias zoe_wan_clip_aliases[];
 extern const zoe_alias zoe_wan_vae_21_aliases[];
 extern const zoe_alias zoe_wan_vae_22_aliases[];
 
