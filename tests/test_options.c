@@ -264,7 +264,7 @@ static void test_request_json(void **state) {
     json_t *json;
     zoe_model_settings_init(&s.model);
     s.request.prompt = "A fox";
-    assert_ok(ctx, zoe_request_json(ctx, &s.model, &s.request, &json));
+    assert_ok(ctx, zoe_request_json(ctx, "models/wan", &s.model, &s.request, &json));
     assert_string_equal(json_string_value(json_object_get(json, "prompt")), "A fox");
     assert_string_equal(json_string_value(json_object_get(json, "device")), "cpu");
     assert_string_equal(json_string_value(json_object_get(json, "seed")), "0");
@@ -273,17 +273,19 @@ static void test_request_json(void **state) {
     json_decref(json);
 
     fill(ctx, &s);
-    assert_ok(ctx, zoe_request_json(ctx, &s.model, &s.request, &json));
+    assert_ok(ctx, zoe_request_json(ctx, "models/wan", &s.model, &s.request, &json));
     size_t count;
     zoe_options(&count);
-    assert_int_equal(json_object_size(json), count - 2);
+    assert_int_equal(json_object_size(json), count);
+    assert_string_equal(json_string_value(json_object_get(json, "model")), "models/wan");
+    assert_string_equal(json_string_value(json_object_get(json, "version")), zoe_version());
     assert_null(json_object_get(json, "output"));
     assert_null(json_object_get(json, "dump"));
     assert_string_equal(json_string_value(json_object_get(json, "fps")), "29.97");
     json_decref(json);
 
     s.request.image = "caf\xe9.png"; /* a path may be any bytes, JSON not */
-    assert_ok(ctx, zoe_request_json(ctx, &s.model, &s.request, &json));
+    assert_ok(ctx, zoe_request_json(ctx, "models/wan", &s.model, &s.request, &json));
     assert_null(json_object_get(json, "image"));
     assert_non_null(strstr(memory.log, "image"));
     json_decref(json);
@@ -293,7 +295,7 @@ static void test_request_json(void **state) {
 static int make_json(zoe_context *ctx, void *user) {
     settings *s = user;
     json_t *json;
-    int status = zoe_request_json(ctx, &s->model, &s->request, &json);
+    int status = zoe_request_json(ctx, "models/wan", &s->model, &s->request, &json);
     json_decref(json);
     return status;
 }

@@ -93,7 +93,7 @@ static int open_output(generation *g) {
     if (r->dump) ZOE_TRY(zoe_safetensors_create(ctx, r->dump, &g->run.dump));
     if (!r->output) return ZOE_OK;
 #if ZOE_HAVE_MEDIA
-    int status = zoe_request_json(ctx, &g->model->settings, r, &stored);
+    int status = zoe_request_json(ctx, g->model->path, &g->model->settings, r, &stored);
     if (status == ZOE_OK && !(metadata = zoe_json_text(ctx, stored, false)))
         status = zoe_out_of_memory(ctx, 4096, "metadata");
     if (status == ZOE_OK)

@@ -43,6 +43,8 @@ int zoe_model_open(zoe_context *ctx, const char *dir, const zoe_model_settings *
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, model, 1));
     model->ctx = ctx;
     model->settings = settings ? *settings : initial;
+    model->path = zoe_strdup(ctx, dir);
+    if (!model->path) ZOE_TRY_DONE(zoe_out_of_memory(ctx, strlen(dir), "path"));
     ZOE_TRY_DONE(zoe_folder_open(ctx, dir, &folder));
     ZOE_TRY_DONE(zoe_family_find(&folder, &model->family));
     ZOE_TRY_DONE(zoe_backend_open(ctx, model->settings.device, model->settings.dtype, &model->be));
@@ -58,6 +60,7 @@ void zoe_model_close(zoe_model *model) {
     if (!model) return;
     if (model->impl) model->family->close(model->impl);
     zoe_backend_close(model->be);
+    zoe_free(model->ctx, model->path);
     zoe_free(model->ctx, model);
 }
 

@@ -6,6 +6,7 @@
 
 struct zoe_model {
     zoe_context *ctx;
+    char *path; /* of the folder, as given */
     zoe_model_settings settings;
     zoe_backend *be;
     const zoe_family *family;

@@ -254,35 +254,49 @@ int zoe_option_get(zoe_context *ctx, const zoe_option *option, const void *sourc
     return *text ? ZOE_OK : zoe_out_of_memory(ctx, strlen(value) + 1, option->name);
 }
 
-/* Adds one option's value to the object, unless it is unset. */
-static int add_json(zoe_context *ctx, const zoe_option *option, const void *source, json_t *object) {
-    char *text;
-    ZOE_TRY(zoe_option_get(ctx, option, source, &text));
-    if (!text) return ZOE_OK;
-    /* JSON is UTF-8; a path may be any bytes. */
-    int status = zoe_text_check_utf8(ctx, text, option->name);
-    if (status == ZOE_ERR_ARGUMENT)
+/* Adds text to the object. JSON is UTF-8; a path may be any bytes, and is left out where it is not. */
+static int add_text(zoe_context *ctx, json_t *object, const char *name, const char *text) {
+    int status = zoe_text_check_utf8(ctx, text, name);
+    if (status == ZOE_ERR_ARGUMENT) {
         zoe_log(ctx, ZOE_LOG_WARNING, "%s; it is left out of the stored request", ctx->error);
-    else if (status == ZOE_OK && json_object_set_new(object, option->name, json_string(text)) != 0)
-        status = zoe_out_of_memory(ctx, strlen(text), option->name);
-    zoe_free(ctx, text);
-    return status == ZOE_ERR_ARGUMENT ? ZOE_OK : status;
+        return ZOE_OK;
+    }
+    if (status == ZOE_OK && json_object_set_new(object, name, json_string(text)) != 0)
+        status = zoe_out_of_memory(ctx, strlen(text), name);
+    return status;
 }
 
-int zoe_request_json(zoe_context *ctx, const zoe_model_settings *settings, const zoe_request *request, json_t **out) {
-    *out = json_object();
-    if (!*out) return zoe_out_of_memory(ctx, 0, "request");
+/* Adds an option's value to the object, unless it is unset. */
+static int add_option(zoe_context *ctx, json_t *object, const zoe_option *option, const void *source) {
+    char *text;
+    ZOE_TRY(zoe_option_get(ctx, option, source, &text));
+    int status = text ? add_text(ctx, object, option->name, text) : ZOE_OK;
+    zoe_free(ctx, text);
+    return status;
+}
+
+static int add_request(zoe_context *ctx, const char *model, const zoe_model_settings *settings, const zoe_request *request,
+                       json_t *object) {
     size_t count;
     const zoe_option *option = zoe_options(&count);
+    ZOE_TRY(add_text(ctx, object, "version", zoe_version()));
+    ZOE_TRY(add_text(ctx, object, "model", model));
     for (const zoe_option *end = option + count; option < end; option++) {
         if (strcmp(option->name, "output") == 0 || strcmp(option->name, "dump") == 0) continue;
         const void *source = option->scope == ZOE_SCOPE_MODEL ? (const void *)settings : (const void *)request;
-        int status = add_json(ctx, option, source, *out);
-        if (status < 0) {
-            json_decref(*out);
-            *out = NULL;
-            return status;
-        }
+        ZOE_TRY(add_option(ctx, object, option, source));
     }
     return ZOE_OK;
+}
+
+int zoe_request_json(zoe_context *ctx, const char *model, const zoe_model_settings *settings, const zoe_request *request,
+                     json_t **out) {
+    *out = json_object();
+    if (!*out) return zoe_out_of_memory(ctx, 0, "request");
+    int status = add_request(ctx, model, settings, request, *out);
+    if (status < 0) {
+        json_decref(*out);
+        *out = NULL;
+    }
+    return status;
 }
