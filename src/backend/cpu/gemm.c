@@ -1,6 +1,9 @@
 /* Blocks of a matrix product on packed panels, shared by linear, attention and convolution. */
 #include "backend/cpu/cpu.h"
 
+/* Rows of weights asked for before they are converted: each is too short for the processor to notice. */
+#define AHEAD 4
+
 static int64_t panel_cols(const zoe_cpu_kernels *k, int64_t left) {
     return left <= k->narrow.cols ? k->narrow.cols : k->wide.cols;
 }
@@ -23,20 +26,26 @@ void zoe_cpu_pack(const zoe_cpu_kernels *k, float *panels, float *buffer, const 
         if (dtype == ZOE_F32) {
             k->pack(panels, cols, (const float *)(const void *)from, ldb, rows, depth);
         } else {
-            for (int64_t row = 0; row < rows; row++)
+            for (int64_t row = 0; row < rows; row++) {
+                for (size_t i = 0; i < (size_t)depth * size; i += 64)
+                    __builtin_prefetch(from + (size_t)((row + AHEAD) * ldb) * size + i);
                 k->load[dtype](buffer + row * depth, from + (size_t)(row * ldb) * size, depth);
+            }
             k->pack(panels, cols, buffer, depth, rows, depth);
         }
         panels += cols * depth;
     }
 }
 
+/* Rows outside: a tile's rows of a stay in the first-level cache while the panels stream past. */
 void zoe_cpu_multiply(const zoe_cpu_kernels *k, int64_t m, int64_t n, int64_t depth, const float *a, int64_t lda,
                       const float *panels, float *c, int64_t ldc, bool add) {
-    for (int64_t col = 0; col < n; col += k->wide.cols) {
-        const zoe_cpu_tile *tile = n - col <= k->narrow.cols ? &k->narrow : &k->wide;
-        for (int64_t row = 0; row < m; row += tile->rows)
-            tile->run(depth, a + row * lda, lda, panels, c + row * ldc + col, ldc, add);
-        panels += tile->cols * depth;
-    }
+    int64_t whole = n - n % k->wide.cols;
+    bool narrow = n - whole > 0 && n - whole <= k->narrow.cols;
+    if (!narrow && whole < n) whole += k->wide.cols;
+    for (int64_t row = 0; row < m; row += k->wide.rows)
+        for (int64_t col = 0; col < whole; col += k->wide.cols)
+            k->wide.run(depth, a + row * lda, lda, panels + col * depth, c + row * ldc + col, ldc, add);
+    for (int64_t row = 0; narrow && row < m; row += k->narrow.rows)
+        k->narrow.run(depth, a + row * lda, lda, panels + whole * depth, c + row * ldc + whole, ldc, add);
 }

@@ -260,10 +260,15 @@ INLINE void transpose8(float *to, int64_t cols, const float *from, int64_t strid
     }
 }
 
+/* The next eight rows are asked for in time: each is too short for the processor to notice. */
 static void pack_panel(float *to, int64_t cols, const float *from, int64_t stride, int64_t rows, int64_t k) {
     int64_t whole_rows = rows & ~(int64_t)7, whole_k = k & ~(int64_t)7;
     for (int64_t row = 0; row < whole_rows; row += 8)
-        for (int64_t i = 0; i < whole_k; i += 8) transpose8(to + i * cols + row, cols, from + row * stride + i, stride);
+        for (int64_t i = 0; i < whole_k; i += 8) {
+            for (int64_t next = i & 8 ? 12 : 8; next < (i & 8 ? 16 : 12); next++)
+                __builtin_prefetch(from + (row + next) * stride + i);
+            transpose8(to + i * cols + row, cols, from + row * stride + i, stride);
+        }
     for (int64_t i = whole_k; i < k; i++)
         for (int64_t row = 0; row < whole_rows; row++) to[i * cols + row] = from[row * stride + i];
     for (int64_t row = whole_rows; row < cols; row++)

@@ -1,17 +1,19 @@
 /*
  * y = residual + gate * act(x W^T + bias).
  *
- * Each thread takes blocks of the result: it packs its slices of x and W (converting the weights on the way), sums into a
- * block of its scratch over all slices of the depth, and then writes y once. Products of a few rows skip the packing and
- * read every weight once.
+ * Each thread takes blocks of the result: slice by slice of the depth it packs W (converting the weights on the way),
+ * copies the rows of x of one tile after the other, and sums into a block of its scratch; at the end it writes y once.
+ * Products of a few rows skip the packing and read every weight once.
  */
 #include "backend/cpu/cpu.h"
 
 #include <string.h>
 
-#define BLOCK_ROWS  336 /* of x; with the two below, x, W and y blocks together fit in a typical second-level cache */
-#define BLOCK_COLS  256 /* of W */
-#define BLOCK_DEPTH 384
+#define BLOCK_ROWS  1008 /* of x and y: the packing of a slice of W is shared by so many rows */
+#define BLOCK_COLS  512  /* of W */
+#define BLOCK_DEPTH 384  /* a packed slice of W stays in the second-level cache, a tile's rows of x in the first */
+#define SMALL_BLOCK 64   /* rows or columns, below which tasks are not cut for the sake of more threads */
+#define LINE        16   /* floats of a cache line */
 #define FEW_ROWS    32
 #define FEW_COLS    32   /* weights' rows to a task */
 #define FEW_DEPTH   1024 /* a converted slice of ZOE_DOT_ROWS weights' rows stays in the first-level cache */
@@ -40,18 +42,42 @@ static void finish(const product *t, const float *acc, int64_t ldc, int64_t row0
     }
 }
 
+/* Asks for a part of the next tile's rows of x while the present one is computed. */
+static void prefetch(const product *t, int64_t row0, int64_t rows, int64_t k0, int64_t depth, int64_t from, int64_t to) {
+    int64_t lines = (depth + LINE - 1) / LINE;
+    for (int64_t i = rows * lines * from / to; i < rows * lines * (from + 1) / to; i++)
+        __builtin_prefetch(t->x + (row0 + i / lines) * t->ldx + k0 + i % lines * LINE);
+}
+
+/* c += the product of one slice of the depth; a holds the rows of one tile. */
+static void slice(const product *t, float *c, int64_t ldc, float *a, const float *b, int64_t row0, int64_t rows,
+                  int64_t cols, int64_t k0, int64_t depth) {
+    const zoe_cpu_kernels *k = t->kernels;
+    int64_t step = k->narrow.rows, group = 2 * k->wide.cols, groups = (cols + group - 1) / group;
+    for (int64_t row = 0; row < rows; row += step) {
+        int64_t count = zoe_min(step, rows - row), next = zoe_max(0, zoe_min(step, rows - row - step));
+        for (int64_t i = 0; i < count; i++)
+            memcpy(a + i * BLOCK_DEPTH, t->x + (row0 + row + i) * t->ldx + k0, (size_t)depth * sizeof *a);
+        for (int64_t i = 0; i < groups; i++) {
+            int64_t col = i * group;
+            prefetch(t, row0 + row + step, next, k0, depth, i, groups);
+            zoe_cpu_multiply(k, count, zoe_min(group, cols - col), depth, a, BLOCK_DEPTH, b + col * depth,
+                             c + row * ldc + col, ldc, k0 > 0);
+        }
+    }
+}
+
 static void block(const product *t, float *scratch, int64_t row0, int64_t rows, int64_t col0, int64_t cols) {
     const zoe_cpu_kernels *k = t->kernels;
     size_t element = zoe_dtype_size(t->dtype);
-    int64_t ldc = zoe_cpu_padded_cols(k, cols), padded = zoe_cpu_padded_rows(k, rows);
-    float *c = scratch, *a = c + padded * ldc, *b = a + padded * BLOCK_DEPTH, *buffer = b + ldc * BLOCK_DEPTH;
-    memset(a + rows * BLOCK_DEPTH, 0, (size_t)((padded - rows) * BLOCK_DEPTH) * sizeof *a);
+    int64_t ldc = zoe_cpu_padded_cols(k, cols);
+    float *a = scratch, *b = a + k->narrow.rows * BLOCK_DEPTH, *buffer = b + ldc * BLOCK_DEPTH;
+    float *c = buffer + k->wide.cols * BLOCK_DEPTH;
+    memset(a, 0, (size_t)(k->narrow.rows * BLOCK_DEPTH) * sizeof *a);
     for (int64_t k0 = 0; k0 < t->depth; k0 += BLOCK_DEPTH) {
         int64_t depth = zoe_min(BLOCK_DEPTH, t->depth - k0);
-        for (int64_t row = 0; row < rows; row++)
-            memcpy(a + row * BLOCK_DEPTH, t->x + (row0 + row) * t->ldx + k0, (size_t)depth * sizeof *a);
         zoe_cpu_pack(k, b, buffer, t->w + (size_t)(col0 * t->depth + k0) * element, t->dtype, t->depth, cols, depth);
-        zoe_cpu_multiply(k, rows, cols, depth, a, BLOCK_DEPTH, b, c, ldc, k0 > 0);
+        slice(t, c, ldc, a, b, row0, rows, cols, k0, depth);
     }
     finish(t, c, ldc, row0, rows, col0, cols);
 }
@@ -79,6 +105,10 @@ static void few_rows(const product *t, float *scratch, int64_t col0, int64_t col
     finish(t, acc, FEW_COLS, 0, t->rows, col0, cols);
 }
 
+static int64_t blocks(const product *t, int64_t rows, int64_t cols) {
+    return (t->rows + rows - 1) / rows * ((t->cols + cols - 1) / cols);
+}
+
 static void run(const zoe_cpu *cpu, const product *t) {
     int team = zoe_cpu_team(cpu, (double)t->rows * (double)t->cols * (double)t->depth / 16);
     if (t->rows <= FEW_ROWS) {
@@ -87,10 +117,15 @@ static void run(const zoe_cpu *cpu, const product *t) {
             few_rows(t, zoe_cpu_scratch(cpu), col, zoe_min(FEW_COLS, t->cols - col));
         return;
     }
-    int64_t step = zoe_round_up(zoe_min(BLOCK_ROWS, t->rows), cpu->kernels.wide.rows);
-    int64_t row_blocks = (t->rows + step - 1) / step, width = BLOCK_COLS;
-    while (width > cpu->kernels.wide.cols && row_blocks * ((t->cols + width - 1) / width) < 3 * team) width /= 2;
-    int64_t col_blocks = (t->cols + width - 1) / width;
+    int64_t tall = (t->rows + BLOCK_ROWS - 1) / BLOCK_ROWS, step = (t->rows + tall - 1) / tall,
+            width = zoe_min(BLOCK_COLS, t->cols);
+    while (blocks(t, step, width) < 3 * team && (step > SMALL_BLOCK || width > SMALL_BLOCK))
+        if (step > width)
+            step = (step + 1) / 2;
+        else
+            width = zoe_round_up(width / 2, cpu->kernels.wide.cols);
+    step = zoe_round_up(step, cpu->kernels.narrow.rows);
+    int64_t row_blocks = (t->rows + step - 1) / step, col_blocks = (t->cols + width - 1) / width;
 #pragma omp parallel for num_threads(team) schedule(dynamic)
     for (int64_t i = 0; i < row_blocks * col_blocks; i++) {
         int64_t row = i % row_blocks * step, col = i / row_blocks * width;
