@@ -14,13 +14,31 @@ static void check_case(const char *name) {
     golden_near(&g, "sigmas", 1e-6);
     golden_rows_near(&g, "step_latents", 1e-4);
     golden_video_near(&g, 60);
+    if (zoe_checkpoint_find(g.expected, "image_embeds")) {
+        /* the reference recorded the first picture's features alone */
+        int64_t count, found_count;
+        const float *expected = golden_values(g.expected, "image_embeds", &count);
+        const float *found = golden_values(g.found, "image_embeds", &found_count);
+        assert_int_equal(found_count % count, 0);
+        double error = golden_relative(found, expected, count);
+        print_message("image_embeds: relative error %.1e\n", error);
+        assert_true(error <= 1e-4);
+    }
     golden_end(&g);
 }
 
-static void text_to_video(void **state) {
-    (void)state;
-    check_case("wan21_t2v");
-}
+#define CASE(name)                                                                                                          \
+    static void name(void **state) {                                                                                        \
+        (void)state;                                                                                                        \
+        check_case(#name);                                                                                                  \
+    }
+CASE(wan21_t2v)
+CASE(wan21_i2v)
+CASE(wan21_flf2v)
+CASE(wan22_t2v_a14b)
+CASE(wan22_i2v_a14b)
+CASE(wan22_ti2v_5b_t2v)
+CASE(wan22_ti2v_5b_i2v)
 
 static void seed_draws_the_reference_noise(void **state) {
     (void)state;
@@ -60,12 +78,12 @@ static void denoiser_forward(void **state) {
     zoe_wan_grid grid;
     zoe_wan_context context;
     double t = (double)timestep;
-    golden_check(&g, zoe_wan_grid_create(m->denoiser, in->shape[2], in->shape[3], in->shape[4], &grid));
-    golden_check(&g, zoe_wan_context_create(m->denoiser, text, rows, NULL, 0, &context));
+    golden_check(&g, zoe_wan_grid_create(m->denoisers[0], in->shape[2], in->shape[3], in->shape[4], &grid));
+    golden_check(&g, zoe_wan_context_create(m->denoisers[0], text, rows, NULL, 0, &context));
     golden_check(&g, zoe_nn_from_host(be, &latents, ZOE_F32, 4, in->shape + 1, x));
     golden_check(&g, zoe_new_tensor(be, &v, ZOE_F32, 4, in->shape + 1));
     const zoe_tensor *parts[] = {&latents};
-    golden_check(&g, zoe_wan_denoiser_forward(m->denoiser, &grid, &context, 1, parts, 1, &t, 0, &v));
+    golden_check(&g, zoe_wan_denoiser_forward(m->denoisers[0], &grid, &context, 1, parts, 1, &t, 0, &v));
     float *found = malloc((size_t)count * sizeof *found);
     golden_check(&g, zoe_download(be, found, &v));
     double error = golden_relative(found, expected, count);
@@ -77,7 +95,13 @@ static void denoiser_forward(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_to_video),
+        cmocka_unit_test(wan21_t2v),
+        cmocka_unit_test(wan21_i2v),
+        cmocka_unit_test(wan21_flf2v),
+        cmocka_unit_test(wan22_t2v_a14b),
+        cmocka_unit_test(wan22_i2v_a14b),
+        cmocka_unit_test(wan22_ti2v_5b_t2v),
+        cmocka_unit_test(wan22_ti2v_5b_i2v),
         cmocka_unit_test(seed_draws_the_reference_noise),
         cmocka_unit_test(denoiser_forward),
     };

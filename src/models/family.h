@@ -33,6 +33,7 @@ typedef struct zoe_run {
     int latent_rank;
     int64_t latent_shape[ZOE_MAX_RANK]; /* without a batch axis; set by the family's prepare() */
     zoe_schedule_config schedule;       /* set by prepare() */
+    zoe_generator generator;            /* seeded; all draws of a request come from it, in the reference's order */
     /* Receives decoded frames [height, width, 3] float32 in -1..1, in order. */
     int (*frame)(struct zoe_run *run, const float *frame);
 } zoe_run;
@@ -59,6 +60,11 @@ typedef struct zoe_family {
     /* The phases in their order. What one leaves for the next the model keeps until finish(). */
     int (*encode_text)(void *model, zoe_run *run);
     int (*encode_image)(void *model, zoe_run *run); /* called if the request has a picture */
+    /*
+     * The latents that denoising starts from, on the host: `given` by the request, or to be drawn; what the picture fixes
+     * is put in place. NULL: normal numbers as they come.
+     */
+    int (*start_latents)(void *model, zoe_run *run, bool given, float *latents);
     int (*denoise_begin)(void *model, zoe_run *run);
     /* v receives the guided velocity for the latents x at this step of the schedule. */
     int (*denoise)(void *model, zoe_run *run, const zoe_sampler *sampler, int step, const zoe_tensor *x, zoe_tensor *v);

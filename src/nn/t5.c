@@ -1,6 +1,7 @@
 #include "nn/t5.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct block {
@@ -71,6 +72,38 @@ int zoe_t5_config_read(const zoe_config *config, zoe_t5_config *out) {
     if (!out->width || !out->head_dim || !out->heads || !out->ffn || !out->layers || !out->vocabulary)
         return zoe_fail(config->ctx, ZOE_ERR_FORMAT,
                         "%s: one of d_model, d_kv, num_heads, d_ff, num_layers, vocab_size is missing", config->path);
+    return ZOE_OK;
+}
+
+/* Entry of a tensor of block `layer` (or of none, if the format has no number), a matrix; NULL if absent. */
+static const zoe_entry *find_matrix(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *format, int layer) {
+    char name[128];
+    snprintf(name, sizeof name, format, layer);
+    const zoe_entry *entry = zoe_weights_find(ckpt, aliases, name);
+    return entry && entry->rank == 2 ? entry : NULL;
+}
+
+int zoe_t5_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, const zoe_alias *aliases,
+                                  zoe_t5_config *out) {
+    static const char query[] = "encoder.block.%d.layer.0.SelfAttention.q.weight";
+    static const char table[] = "encoder.block.%d.layer.0.SelfAttention.relative_attention_bias.weight";
+    const zoe_entry *embedding = find_matrix(ckpt, aliases, "shared.weight", 0), *q = find_matrix(ckpt, aliases, query, 0);
+    const zoe_entry *up = find_matrix(ckpt, aliases, "encoder.block.%d.layer.1.DenseReluDense.wi_1.weight", 0);
+    const zoe_entry *positions = find_matrix(ckpt, aliases, table, 0);
+    if (!embedding || !q || !up || !positions)
+        return zoe_fail(ctx, ZOE_ERR_FORMAT,
+                        "%s is no T5 encoder: embedding, attention, feed-forward or position table is missing",
+                        zoe_checkpoint_path(ckpt, 0));
+    *out = (zoe_t5_config){.width = embedding->shape[1],
+                           .vocabulary = embedding->shape[0],
+                           .ffn = up->shape[0],
+                           .buckets = positions->shape[0],
+                           .heads = positions->shape[1],
+                           .max_distance = 128,
+                           .eps = 1e-6};
+    out->head_dim = q->shape[0] / out->heads;
+    out->table_in_every_block = find_matrix(ckpt, aliases, table, 1) != NULL;
+    while (find_matrix(ckpt, aliases, query, (int)out->layers)) out->layers++;
     return ZOE_OK;
 }
 

@@ -19,6 +19,10 @@ typedef struct zoe_t5 zoe_t5;
 /* From a transformers config.json of model_type "t5" or "umt5". */
 int zoe_t5_config_read(const zoe_config *config, zoe_t5_config *out);
 
+/* For checkpoints without a configuration: the sizes as the tensors' shapes tell them. */
+int zoe_t5_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, const zoe_alias *aliases,
+                                  zoe_t5_config *out);
+
 /* Binds and checks the weights. aliases may be NULL; ckpt NULL: random weights. */
 int zoe_t5_create(zoe_backend *be, const zoe_t5_config *config, const zoe_checkpoint *ckpt, const zoe_alias *aliases,
                   zoe_dtype dtype, zoe_t5 **out);

@@ -101,22 +101,38 @@ static int64_t item_count(const item *it) {
     return count;
 }
 
+/* Leading axes of one do not count: some files keep a batch axis on single tensors. */
 static bool same_shape(const item *it, const zoe_entry *entry, int parts) {
-    if (entry->rank != it->rank) return false;
+    int extra = 0;
+    while (entry->rank - extra > it->rank && entry->shape[extra] == 1) extra++;
+    if (entry->rank - extra != it->rank) return false;
     for (int i = 0; i < it->rank; i++)
-        if (entry->shape[i] != it->shape[i] * (i == 0 ? parts : 1)) return false;
+        if (entry->shape[extra + i] != it->shape[i] * (i == 0 ? parts : 1)) return false;
     return true;
+}
+
+/* As zoe_weights_find(), with the part of the tensor that an alias names. */
+static const zoe_entry *find_part(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name, int *index,
+                                  int *parts) {
+    char other[256];
+    const zoe_entry *entry = zoe_checkpoint_find(ckpt, name);
+    *index = 0, *parts = 1;
+    while (!entry && (aliases = zoe_alias_next(aliases, name, other, sizeof other, index, parts)))
+        entry = zoe_checkpoint_find(ckpt, other);
+    return entry;
+}
+
+const zoe_entry *zoe_weights_find(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name) {
+    int index, parts;
+    return find_part(ckpt, aliases, name, &index, &parts);
 }
 
 /* Finds an item's entry under its own name or an alias; writes what is wrong, or nothing, into `problem`. */
 static void resolve(zoe_weights *weights, item *it, char *problem, size_t size) {
-    char other[256] = "", expected[96], found[96];
-    int index = 0, parts = 1;
+    char expected[96], found[96];
+    int index, parts;
     problem[0] = 0;
-    it->entry = zoe_checkpoint_find(weights->ckpt, it->name);
-    const zoe_alias *alias = weights->aliases;
-    while (!it->entry && (alias = zoe_alias_next(alias, it->name, other, sizeof other, &index, &parts)))
-        it->entry = zoe_checkpoint_find(weights->ckpt, other);
+    it->entry = find_part(weights->ckpt, weights->aliases, it->name, &index, &parts);
     if (!it->entry) {
         snprintf(problem, size, "%s is missing", it->name);
         return;

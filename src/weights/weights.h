@@ -53,6 +53,9 @@ int zoe_weights_create(zoe_backend *be, const zoe_checkpoint *ckpt, const char *
                        zoe_dtype dtype, zoe_weights **out);
 void zoe_weights_free(zoe_weights *weights); /* NULL is fine */
 
+/* The entry under this name or one of its other names; NULL if there is none. */
+const zoe_entry *zoe_weights_find(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name);
+
 /* Starts a unit; returns its number (counted from 0) or a status. */
 int zoe_weights_unit(zoe_weights *weights);
 

@@ -37,10 +37,19 @@ static int set_statistics(zoe_context *ctx, zoe_wan_vae_config *c, const double 
     return ZOE_OK;
 }
 
-int zoe_wan_vae_config_published(zoe_context *ctx, bool second, zoe_wan_vae_config *out) {
-    *out = (zoe_wan_vae_config){.base = second ? 160 : 96,
-                                .decoder_base = second ? 256 : 96,
-                                .channels = second ? 48 : 16,
+int zoe_wan_vae_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, zoe_wan_vae_config *out) {
+    const zoe_entry *first = zoe_checkpoint_find(ckpt, "encoder.conv1.weight");
+    const zoe_entry *last = zoe_checkpoint_find(ckpt, "decoder.head.0.gamma"),
+                    *latent = zoe_checkpoint_find(ckpt, "conv2.weight");
+    bool second = latent && latent->rank == 5 && latent->shape[0] == 48;
+    if (!first || first->rank != 5 || !last || last->rank < 1 || !latent || (!second && latent->shape[0] != 16))
+        return zoe_fail(ctx, ZOE_ERR_FORMAT,
+                        "%s is no Wan VAE: expected encoder.conv1.weight, decoder.head.0.gamma, and conv2.weight "
+                        "of 16 or 48 channels",
+                        zoe_checkpoint_path(ckpt, 0));
+    *out = (zoe_wan_vae_config){.base = first->shape[0],
+                                .decoder_base = last->shape[0],
+                                .channels = latent->shape[0],
                                 .multiples = {1, 2, 4, 4},
                                 .resnets = 2,
                                 .temporal = {0, 1, 1},

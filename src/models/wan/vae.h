@@ -26,8 +26,8 @@ typedef struct zoe_wan_vae_config {
 
 /* From a diffusers config.json. Free with zoe_wan_vae_config_free(). */
 int zoe_wan_vae_config_read(const zoe_config *config, zoe_wan_vae_config *out);
-/* The published autoencoders, for folders without a configuration: 2.1, or 2.2 if `second`. */
-int zoe_wan_vae_config_published(zoe_context *ctx, bool second, zoe_wan_vae_config *out);
+/* Of a checkpoint in Wan-AI's own layout, which has no configuration: its kind and widths; the rest is as published. */
+int zoe_wan_vae_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, zoe_wan_vae_config *out);
 void zoe_wan_vae_config_free(zoe_context *ctx, zoe_wan_vae_config *config);
 
 int64_t zoe_wan_vae_time_factor(const zoe_wan_vae_config *config);  /* frames per latent frame: 4 */

@@ -7,14 +7,25 @@
 
 static bool recognises(const zoe_folder *folder) {
     const char *class = folder->index.root ? json_string_value(json_object_get(folder->index.root, "_class_name")) : NULL;
-    return class && (strcmp(class, "WanPipeline") == 0 || strcmp(class, "WanImageToVideoPipeline") == 0);
+    if (!class) return zoe_wan_is_original(folder);
+    return strcmp(class, "WanPipeline") == 0 || strcmp(class, "WanImageToVideoPipeline") == 0;
+}
+
+/* Pixels that one token covers: sizes come in steps of this. */
+static int64_t size_step(const wan_model *m, int axis) {
+    return zoe_wan_vae_space_factor(zoe_wan_vae_configuration(m->vae)) *
+           zoe_wan_denoiser_config(m->denoisers[0])->patch[axis];
 }
 
 static void describe(const void *model, zoe_description *out) {
     const wan_model *m = model;
-    *out = (zoe_description){.family = "Wan", .variant = m->variant, .takes_image = m->expand_timesteps};
-    snprintf(out->sizes, sizeof out->sizes, "width and height multiples of %lld, frames 4n+1",
-             (long long)(zoe_wan_vae_space_factor(zoe_wan_vae_configuration(m->vae)) * 2));
+    bool needs_last = zoe_wan_denoiser_config(m->denoisers[0])->image_positions > 0;
+    *out =
+        (zoe_description){.family = "Wan", .variant = m->kind->name, .takes_image = m->joins_image || m->expand_timesteps};
+    out->takes_last_image = needs_last || (m->joins_image && !m->clip);
+    snprintf(out->sizes, sizeof out->sizes, "width in steps of %lld, height in steps of %lld, frames %lldn+1",
+             (long long)size_step(m, 2), (long long)size_step(m, 1),
+             (long long)zoe_wan_vae_time_factor(zoe_wan_vae_configuration(m->vae)));
 }
 
 static void defaults(const void *model, zoe_request *request) {
@@ -24,22 +35,23 @@ static void defaults(const void *model, zoe_request *request) {
     request->steps = m->defaults.steps;
     request->guidance = m->defaults.guidance;
     request->guidance_2 = m->defaults.guidance_2;
+    request->negative = m->defaults.negative;
 }
 
 /* ---- checks ---- */
 
-static int check_size(const wan_model *m, const zoe_request *r, int64_t width_step, int64_t height_step) {
-    if (r->width % width_step == 0 && r->height % height_step == 0) return ZOE_OK;
-    long long width = (r->width + width_step / 2) / width_step * width_step;
-    long long height = (r->height + height_step / 2) / height_step * height_step;
+static int check_size(const wan_model *m, const zoe_request *r) {
+    int64_t across = size_step(m, 2), down = size_step(m, 1);
+    if (r->width % across == 0 && r->height % down == 0) return ZOE_OK;
+    long long width = (r->width + across / 2) / across * across, height = (r->height + down / 2) / down * down;
     return zoe_fail(
         m->be->ctx, ZOE_ERR_ARGUMENT,
         "size %dx%d: this model needs a width in steps of %lld and a height in steps of %lld; the nearest is %lldx%lld",
-        r->width, r->height, (long long)width_step, (long long)height_step, width ? width : width_step,
-        height ? height : height_step);
+        r->width, r->height, (long long)across, (long long)down, width ? width : across, height ? height : down);
 }
 
-static int check_frames(const wan_model *m, const zoe_request *r, int64_t factor) {
+static int check_frames(const wan_model *m, const zoe_request *r) {
+    int64_t factor = zoe_wan_vae_time_factor(zoe_wan_vae_configuration(m->vae));
     if ((r->frames - 1) % factor == 0) return ZOE_OK;
     long long below = (r->frames - 1) / factor * factor + 1;
     return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT,
@@ -50,20 +62,14 @@ static int check_frames(const wan_model *m, const zoe_request *r, int64_t factor
 static int prepare(void *model, zoe_request *r, zoe_run *run) {
     wan_model *m = model;
     const zoe_wan_vae_config *vae = zoe_wan_vae_configuration(m->vae);
-    const zoe_wan_config *c = zoe_wan_denoiser_config(m->denoiser);
-    int64_t space = zoe_wan_vae_space_factor(vae), time = zoe_wan_vae_time_factor(vae);
-    if (!r->width || !r->height) r->width = m->defaults.width, r->height = m->defaults.height;
+    int64_t space = zoe_wan_vae_space_factor(vae);
     if (!r->negative) r->negative = "";
-    if (r->image || r->last_image)
-        return zoe_fail(m->be->ctx, ZOE_ERR_UNSUPPORTED,
-                        "--image: this is a text-to-video model (%s); leave the picture out, or "
-                        "choose an image-to-video model",
-                        m->variant);
-    ZOE_TRY(check_size(m, r, space * c->patch[2], space * c->patch[1]));
-    ZOE_TRY(check_frames(m, r, time));
+    ZOE_TRY(zoe_wan_take_pictures(m, r, size_step(m, 2)));
+    ZOE_TRY(check_size(m, r));
+    ZOE_TRY(check_frames(m, r));
     run->latent_rank = 4;
-    run->latent_shape[0] = c->out_channels;
-    run->latent_shape[1] = (r->frames - 1) / time + 1;
+    run->latent_shape[0] = vae->channels;
+    run->latent_shape[1] = (r->frames - 1) / zoe_wan_vae_time_factor(vae) + 1;
     run->latent_shape[2] = r->height / space;
     run->latent_shape[3] = r->width / space;
     run->schedule = m->schedule;
@@ -90,17 +96,22 @@ done:
     return status;
 }
 
+/* As in the reference, the first expert's scale decides for both. */
 static bool guided(const zoe_request *r) {
     return r->guidance > 1;
 }
 
 static int encode_text(void *model, zoe_run *run) {
     wan_model *m = model;
-    int status = encode_prompt(m, run, run->request->prompt, "prompt_embeds", &m->positive);
+    int status = encode_prompt(m, run, run->request->prompt, "prompt_embeds", &m->prompts[0]);
     if (status == ZOE_OK && guided(run->request))
-        status = encode_prompt(m, run, run->request->negative, "negative_prompt_embeds", &m->negative);
+        status = encode_prompt(m, run, run->request->negative, "negative_prompt_embeds", &m->prompts[1]);
     zoe_weights_unload(zoe_t5_weights(m->text));
     return status;
+}
+
+static int encode_image(void *model, zoe_run *run) {
+    return zoe_wan_encode_pictures(model, run);
 }
 
 /* ---- denoising ---- */
@@ -108,22 +119,54 @@ static int encode_text(void *model, zoe_run *run) {
 static int denoise_begin(void *model, zoe_run *run) {
     wan_model *m = model;
     m->mark = zoe_arena_mark(m->be);
-    ZOE_TRY(zoe_wan_grid_create(m->denoiser, run->latent_shape[1], run->latent_shape[2], run->latent_shape[3], &m->grid));
-    ZOE_TRY(zoe_wan_context_create(m->denoiser, m->positive.states, m->positive.count, NULL, 0, &m->positive_context));
-    if (!guided(run->request)) return ZOE_OK;
-    return zoe_wan_context_create(m->denoiser, m->negative.states, m->negative.count, NULL, 0, &m->negative_context);
+    ZOE_TRY(
+        zoe_wan_grid_create(m->denoisers[0], run->latent_shape[1], run->latent_shape[2], run->latent_shape[3], &m->grid));
+    return m->joins_image ? zoe_wan_make_mask(m, run) : ZOE_OK;
+}
+
+/* Only one expert is in memory at a time; its keys and values of the text stay until the other takes over. */
+static int choose_expert(wan_model *m, const zoe_run *run, double timestep) {
+    int expert = m->denoisers[1] && timestep < m->boundary * (double)m->schedule.train_steps ? 1 : 0;
+    if (expert == m->expert) return ZOE_OK;
+    zoe_wan_denoiser *d = m->denoisers[expert];
+    if (m->expert >= 0) zoe_weights_unload(zoe_wan_denoiser_weights(m->denoisers[m->expert]));
+    m->expert = expert;
+    for (int i = 0; i < (guided(run->request) ? 2 : 1); i++)
+        ZOE_TRY(zoe_wan_context_create(d, m->prompts[i].states, m->prompts[i].count, m->features, m->feature_rows,
+                                       i ? &m->contexts.negative : &m->contexts.positive));
+    return ZOE_OK;
+}
+
+/* TI2V: latents whose first frame is the picture's. */
+static int put_picture(wan_model *m, zoe_tensor *x) {
+    zoe_tensor first = zoe_view_slice(x, 1, 0, 1);
+    return zoe_op_copy(m->be, &first, &m->condition);
 }
 
 static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int step, const zoe_tensor *x, zoe_tensor *v) {
     wan_model *m = model;
-    double timestep = zoe_sampler_timesteps(sampler)[step];
+    const zoe_request *r = run->request;
+    double timestep = zoe_sampler_timesteps(sampler)[step], timesteps[2] = {timestep, timestep};
+    bool pictured = m->expand_timesteps && m->condition.data;
+    ZOE_TRY(choose_expert(m, run, timestep));
+    double guidance = m->expert == 1 && r->guidance_2 >= 0 ? r->guidance_2 : r->guidance;
+    zoe_wan_denoiser *d = m->denoisers[m->expert];
     size_t mark = zoe_arena_mark(m->be);
-    zoe_tensor u;
-    ZOE_TRY(zoe_wan_denoiser_forward(m->denoiser, &m->grid, &m->positive_context, 1, &x, 1, &timestep, 0, v));
-    if (guided(run->request)) {
+    zoe_tensor mixed, u;
+    if (pictured) {
+        ZOE_TRY(zoe_new_tensor(m->be, &mixed, ZOE_F32, x->rank, x->shape));
+        ZOE_TRY(zoe_op_copy(m->be, &mixed, x));
+        ZOE_TRY(put_picture(m, &mixed));
+        timesteps[0] = 0;
+    }
+    const zoe_tensor *parts[3] = {pictured ? &mixed : x, &m->mask, &m->condition};
+    int count = m->joins_image ? 3 : 1, groups = pictured ? 2 : 1;
+    int64_t start = m->grid.size[1] * m->grid.size[2]; /* tokens of the first frame */
+    ZOE_TRY(zoe_wan_denoiser_forward(d, &m->grid, &m->contexts.positive, count, parts, groups, timesteps, start, v));
+    if (guided(r)) {
         ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
-        ZOE_TRY(zoe_wan_denoiser_forward(m->denoiser, &m->grid, &m->negative_context, 1, &x, 1, &timestep, 0, &u));
-        ZOE_TRY(zoe_guide(m->be, v, &u, run->request->guidance));
+        ZOE_TRY(zoe_wan_denoiser_forward(d, &m->grid, &m->contexts.negative, count, parts, groups, timesteps, start, &u));
+        ZOE_TRY(zoe_guide(m->be, v, &u, guidance));
     }
     zoe_arena_release(m->be, mark);
     return ZOE_OK;
@@ -131,9 +174,10 @@ static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int st
 
 static int denoise_end(void *model, zoe_run *run, zoe_tensor *x) {
     wan_model *m = model;
-    (void)run, (void)x;
+    (void)run;
+    if (m->expand_timesteps && m->condition.data) ZOE_TRY(put_picture(m, x));
     zoe_arena_release(m->be, m->mark);
-    zoe_weights_unload(zoe_wan_denoiser_weights(m->denoiser));
+    zoe_weights_unload(zoe_wan_denoiser_weights(m->denoisers[m->expert]));
     return ZOE_OK;
 }
 
@@ -151,20 +195,44 @@ static int decode(void *model, zoe_run *run, const zoe_tensor *latents) {
     return status;
 }
 
+/* The weights of all parts, one after the other; NULL past the last. */
+static zoe_weights *part_weights(wan_model *m, int i) {
+    switch (i) {
+    case 0:
+        return zoe_t5_weights(m->text);
+    case 1:
+        return zoe_wan_vae_weights(m->vae);
+    case 2:
+        return zoe_wan_denoiser_weights(m->denoisers[0]);
+    case 3:
+        return m->denoisers[1] ? zoe_wan_denoiser_weights(m->denoisers[1]) : NULL;
+    default:
+        return NULL;
+    }
+}
+
 static void finish(void *model) {
     wan_model *m = model;
-    zoe_free(m->be->ctx, m->positive.states);
-    zoe_free(m->be->ctx, m->negative.states);
-    m->positive = m->negative = (wan_text){0};
-    zoe_weights_unload(zoe_t5_weights(m->text));
-    zoe_weights_unload(zoe_wan_denoiser_weights(m->denoiser));
-    zoe_weights_unload(zoe_wan_vae_weights(m->vae));
+    zoe_context *ctx = m->be->ctx;
+    zoe_weights *weights;
+    for (int i = 0; i < 2; i++) {
+        zoe_free(ctx, m->prompts[i].states);
+        m->prompts[i] = (wan_text){0};
+        zoe_picture_free(ctx, &m->pictures[i]);
+    }
+    zoe_free(ctx, m->features);
+    zoe_backend_free(m->be, m->condition.data);
+    m->features = NULL, m->feature_rows = 0, m->condition = (zoe_tensor){0}, m->expert = -1;
+    if (m->clip) zoe_weights_unload(zoe_clip_weights(m->clip));
+    for (int i = 0; (weights = part_weights(m, i)); i++) zoe_weights_unload(weights);
 }
 
 static const char *find_nonfinite(void *model) {
     wan_model *m = model;
-    const char *name = zoe_weights_find_nonfinite(zoe_t5_weights(m->text));
-    return name ? name : zoe_weights_find_nonfinite(zoe_wan_denoiser_weights(m->denoiser));
+    zoe_weights *weights;
+    const char *name = m->clip ? zoe_weights_find_nonfinite(zoe_clip_weights(m->clip)) : NULL;
+    for (int i = 0; !name && (weights = part_weights(m, i)); i++) name = zoe_weights_find_nonfinite(weights);
+    return name;
 }
 
 const zoe_family zoe_wan_family = {
@@ -176,6 +244,7 @@ const zoe_family zoe_wan_family = {
     .defaults = defaults,
     .prepare = prepare,
     .encode_text = encode_text,
+    .encode_image = encode_image,
     .denoise_begin = denoise_begin,
     .denoise = denoise,
     .denoise_end = denoise_end,
