@@ -18,7 +18,7 @@ add_custom_target(documents ALL DEPENDS ${document_files})
 # pkg-config knows the same dependencies as this build.
 set(ZOE_PC_REQUIRES "jansson sentencepiece libutf8proc openblas")
 if(ZOE_MEDIA)
-  string(APPEND ZOE_PC_REQUIRES " libavformat libavcodec libavfilter libavutil libswscale")
+  string(APPEND ZOE_PC_REQUIRES " libavutil libswscale")
 endif()
 file(RELATIVE_PATH ZOE_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /) # so that the folder can be installed anywhere
 configure_file(cmake/zoetrope.pc.in zoetrope.pc @ONLY)

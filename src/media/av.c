@@ -66,6 +66,7 @@ static int open_format(zoe_av_input *input) {
 }
 
 int zoe_av_open(zoe_context *ctx, const char *path, const char *what, zoe_av_input *input) {
+    ZOE_TRY(zoe_av_load(ctx));
     zoe_av_quiet();
     *input = (zoe_av_input){0};
     input->file = fopen(path, "rbe");

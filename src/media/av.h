@@ -2,11 +2,10 @@
 #ifndef ZOE_MEDIA_AV_H
 #define ZOE_MEDIA_AV_H
 
-#include <libavcodec/avcodec.h>
-#include <libavformat/avformat.h>
 #include <stdio.h>
 
 #include "base/context.h"
+#include "media/lazy.h"
 
 /*
  * FFmpeg's libraries write to standard error unless told otherwise. This silences them, but leaves a program alone that

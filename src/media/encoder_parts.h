@@ -2,9 +2,8 @@
 #ifndef ZOE_MEDIA_ENCODER_PARTS_H
 #define ZOE_MEDIA_ENCODER_PARTS_H
 
-#include <libavcodec/avcodec.h>
-
 #include "media/encoder.h"
+#include "media/lazy.h"
 
 /* Fills `error` from an FFmpeg error code; returns its status. */
 int zoe_encoder_fail(const zoe_encoder_settings *settings, zoe_encoder_error *error, int code, const char *what);

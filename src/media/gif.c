@@ -3,9 +3,6 @@
  * the whole video would need all frames at once.
  */
 #include <errno.h>
-#include <libavfilter/avfilter.h>
-#include <libavfilter/buffersink.h>
-#include <libavfilter/buffersrc.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -13,6 +13,7 @@
 
 #include "formats/file.h"
 #include "media/encoder.h"
+#include "media/lazy.h"
 #include "media/media.h"
 
 #define QUEUE 4
@@ -172,6 +173,7 @@ int zoe_video_create(zoe_context *ctx, const char *path, const zoe_video_setting
     *out = NULL;
     const zoe_encoder_kind *kind = zoe_encoder_find(path);
     ZOE_TRY(check_settings(ctx, path, settings, kind));
+    ZOE_TRY(zoe_av_load(ctx));
     zoe_video_writer *writer;
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, writer, 1));
     writer->ctx = ctx;
