@@ -169,7 +169,7 @@ typedef struct zoe_request {
     double guidance;   /* classifier-free guidance scale; 1 turns it off */
     double guidance_2; /* scale of the second expert; negative: the same as `guidance` */
     double flow_shift; /* shift of the flow schedule; 0: as the model's scheduler says */
-    const char *sampler; /* "unipc" or "euler"; NULL: as the model's scheduler says */
+    const char *sampler; /* "unipc", "euler", "ddim" or "dpm"; NULL: as the model's scheduler says */
     uint64_t seed;
     const char *init_latents; /* "FILE.safetensors:NAME": start from this tensor instead of drawing noise */
     const char *dump;         /* safetensors file for what was computed on the way */

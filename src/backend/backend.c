@@ -172,6 +172,29 @@ int zoe_op_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_t
     return be->ops->conv(be, y, x, w, p);
 }
 
+/* A map has whole cells over the pixels of x, and frames that x's frames can share. */
+static bool map_fits(const zoe_tensor *map, const zoe_tensor *x, bool first_apart) {
+    if (!map) return true;
+    if (map->rank != 4 || !zoe_tensor_dense(map) || last(map) != last(x)) return false;
+    if (x->shape[1] % map->shape[1] || x->shape[2] % map->shape[2]) return false;
+    if (!first_apart) return x->shape[0] % map->shape[0] == 0;
+    return map->shape[0] > 1 && (x->shape[0] - 1) % (map->shape[0] - 1) == 0;
+}
+
+int zoe_op_group_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_group_norm *p) {
+    CHECK(x->rank == 4 && zoe_tensor_same_shape(x, y) && zoe_tensor_dense(x) && zoe_tensor_dense(y), "group_norm", x, y);
+    CHECK(p->groups > 0 && last(x) % p->groups == 0, "group_norm", x, y);
+    CHECK(channels(p->weight, last(x)) && channels(p->bias, last(x)), "group_norm", x, p->weight);
+    CHECK(!p->scale == !p->shift && map_fits(p->scale, x, p->first_apart), "group_norm", x, p->scale);
+    CHECK(!p->shift || zoe_tensor_same_shape(p->scale, p->shift), "group_norm", x, p->shift);
+    CHECK(map_fits(p->shift, x, p->first_apart), "group_norm", x, p->shift);
+    if (!be->ops->group_norm)
+        return zoe_fail(be->ctx, ZOE_ERR_UNSUPPORTED, "the %s backend cannot compute this model's group norms; use the cpu",
+                        be->ops->name);
+    count_bytes(be, x), count_bytes(be, p->scale), count_bytes(be, p->shift), count_bytes(be, y);
+    return be->ops->group_norm(be, y, x, p);
+}
+
 int zoe_op_embedding(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids) {
     CHECK(table->rank == 2 && y->rank == 2 && ids->rank == 1 && ids->dtype == ZOE_I32, "embedding", table, ids);
     CHECK(y->shape[0] == ids->shape[0] && y->shape[1] == table->shape[1] && zoe_tensor_dense(table), "embedding", y, table);

@@ -79,6 +79,19 @@ typedef struct zoe_conv {
     const zoe_tensor *residual;          /* as y, or NULL: added to the result */
 } zoe_conv;
 
+/*
+ * y = act((norm(x) * weight + bias) * scale + shift); the norm is taken over all frames and pixels of a group of channels.
+ * scale and shift are maps of fewer frames and pixels, of which each output takes the nearest cell, or both NULL.
+ */
+typedef struct zoe_group_norm {
+    int64_t groups;
+    float eps;
+    const zoe_tensor *weight, *bias; /* [channels] f32 */
+    const zoe_tensor *scale, *shift; /* [t, h, w, channels], dense; height and width of x are multiples of h and w */
+    bool first_apart;                /* maps: frame 0 takes map frame 0, which no other frame takes */
+    zoe_act act;
+} zoe_group_norm;
+
 #define ZOE_LINCOMB_MAX 8
 
 typedef struct zoe_backend_ops {
@@ -102,6 +115,7 @@ typedef struct zoe_backend_ops {
     int (*attention)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
                      const zoe_attention *p);
     int (*conv)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p);
+    int (*group_norm)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_group_norm *p); /* NULL: has none */
     int (*embedding)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids);
     int (*copy)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x);
     int (*zero)(zoe_backend *be, zoe_tensor *y);
@@ -155,7 +169,8 @@ int zoe_new_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, co
 size_t zoe_arena_mark(const zoe_backend *be);
 void zoe_arena_release(zoe_backend *be, size_t mark);
 
-/* Gives the memory above the stack back to the system: at the end of a phase whose tensors were larger than the next one's. */
+/* Gives the memory above the stack back to the system: at the end of a phase whose tensors were larger than the next one's.
+ */
 void zoe_arena_trim(zoe_backend *be);
 
 /* ---- memory ---- */
@@ -185,6 +200,9 @@ int zoe_op_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const 
 
 /* y [frames', height', width', out], x [frames, height, width, in], w [out, kt, kh, kw, in]. */
 int zoe_op_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p);
+
+/* y, x [frames, height, width, channels], dense; y may be x. */
+int zoe_op_group_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_group_norm *p);
 
 /* y[n, channels] = table[ids[n], channels]; ids i32. */
 int zoe_op_embedding(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids);

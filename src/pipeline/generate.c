@@ -6,7 +6,6 @@
 #include "media/media.h"
 #include "pipeline/model.h"
 #include "pipeline/options.h"
-#include "sample/noise.h"
 
 /* What one call of zoe_generate() holds. */
 typedef struct generation {
@@ -67,23 +66,6 @@ static int check_request(generation *g) {
     return ZOE_OK;
 }
 
-/* The schedule that the request asks for, over that of the model. */
-static int choose_schedule(generation *g) {
-    const zoe_request *r = &g->request;
-    zoe_schedule_config *schedule = &g->run.schedule;
-    if (r->flow_shift < 0 || !isfinite(r->flow_shift))
-        return zoe_fail(g->run.ctx, ZOE_ERR_ARGUMENT, "flow shift %g: expected more than 0", r->flow_shift);
-    if (r->flow_shift > 0) schedule->flow_shift = r->flow_shift;
-    if (!r->sampler) return ZOE_OK;
-    if (strcmp(r->sampler, "unipc") == 0)
-        schedule->solver = ZOE_SOLVER_UNIPC;
-    else if (strcmp(r->sampler, "euler") == 0)
-        schedule->solver = ZOE_SOLVER_EULER;
-    else
-        return zoe_fail(g->run.ctx, ZOE_ERR_ARGUMENT, "sampler %s: expected unipc or euler", r->sampler);
-    return ZOE_OK;
-}
-
 /* The file is opened before anything is computed: a bad name should not cost an hour. */
 static int open_output(generation *g) {
     const zoe_request *r = &g->request;
@@ -116,8 +98,9 @@ static int allocate(generation *g) {
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, g->rgb, values));
     if (g->run.dump) ZOE_TRY(ZOE_NEW_ARRAY(ctx, g->pixels, values));
     ZOE_TRY(zoe_backend_alloc(g->run.be, &g->latents, ZOE_F32, g->run.latent_rank, g->run.latent_shape));
-    return zoe_sampler_create(g->run.be, &g->run.schedule, g->request.steps, g->run.latent_rank, g->run.latent_shape,
-                              &g->sampler);
+    zoe_generator_seed(&g->run.generator, g->request.seed);
+    return zoe_sampler_create(g->run.be, &g->run.schedule, &g->run.generator, g->request.steps, g->run.latent_rank,
+                              g->run.latent_shape, &g->sampler);
 }
 
 /* ---- latents ---- */
@@ -165,17 +148,16 @@ done:
 
 static int start_latents(generation *g) {
     zoe_context *ctx = g->run.ctx;
+    const zoe_family *family = g->model->family;
     int64_t count = zoe_tensor_count(&g->latents);
-    zoe_generator generator;
+    bool given = g->request.init_latents;
     float *host;
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, host, count));
-    int status = ZOE_OK;
-    if (g->request.init_latents) {
-        status = read_latents(g, host);
-    } else {
-        zoe_generator_seed(&generator, g->request.seed);
-        zoe_generator_normal(&generator, host, count);
-    }
+    int status = given ? read_latents(g, host) : ZOE_OK;
+    if (status == ZOE_OK && family->start_latents)
+        status = family->start_latents(g->model->impl, &g->run, given, host);
+    else if (!given)
+        zoe_generator_normal(&g->run.generator, host, count);
     if (status == ZOE_OK) status = zoe_upload(g->run.be, &g->latents, host);
     zoe_free(ctx, host);
     return status;
@@ -300,7 +282,7 @@ static int run_phases(generation *g) {
     zoe_request *r = &g->request;
     ZOE_TRY(check_request(g));
     ZOE_TRY(g->model->family->prepare(g->model->impl, r, &g->run));
-    ZOE_TRY(choose_schedule(g));
+    ZOE_TRY(zoe_schedule_choose(g->run.ctx, r->sampler, r->flow_shift, &g->run.schedule));
     g->result.width = r->width, g->result.height = r->height, g->result.fps = r->fps;
     ZOE_TRY(open_output(g));
     ZOE_TRY(allocate(g));

@@ -44,7 +44,7 @@ static const zoe_option table[] = {
             .help = "Guidance scale of the second expert, for models with two; default: -1, the same as --guidance."),
     REQUEST(ZOE_OPTION_REAL, flow_shift, "flow-shift", "S", .min = 0, .max = 1000,
             .help = "Shift of the flow schedule; default: 0, as the model's scheduler says."),
-    REQUEST(ZOE_OPTION_CHOICE, sampler, "sampler", "NAME", .choices = "unipc|euler",
+    REQUEST(ZOE_OPTION_CHOICE, sampler, "sampler", "NAME", .choices = "unipc|euler|ddim|dpm",
             .help = "Solver of the denoising steps; default: as the model's scheduler says."),
     REQUEST(ZOE_OPTION_SEED, seed, "seed", "N", .help = "Seed of the noise, 0 to 2^64 - 1; default: 0."),
     MODEL(ZOE_OPTION_TEXT, device, "device", "cpu|cuda[:N]", .help = "What to compute on; default: cpu."),

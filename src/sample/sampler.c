@@ -4,8 +4,19 @@
 
 #include "sample/sampler_internal.h"
 
-int zoe_sampler_create(zoe_backend *be, const zoe_schedule_config *config, int steps, int rank, const int64_t *shape,
-                       zoe_sampler **out) {
+/* Room for what the solver keeps from step to step. */
+static int allocate(zoe_sampler *s, int rank, const int64_t *shape) {
+    static const int kept[] = {[ZOE_SOLVER_UNIPC] = 3, [ZOE_SOLVER_DPM] = 2};
+    zoe_backend *be = s->be;
+    zoe_solver solver = s->config.solver;
+    if (solver != ZOE_SOLVER_UNIPC && solver != ZOE_SOLVER_DPM) return ZOE_OK;
+    for (int i = 0; i < kept[solver]; i++) ZOE_TRY(zoe_backend_alloc(be, &s->data[i], ZOE_F32, rank, shape));
+    ZOE_TRY(zoe_backend_alloc(be, &s->last, ZOE_F32, rank, shape));
+    return solver == ZOE_SOLVER_DPM ? ZOE_NEW_ARRAY(be->ctx, s->drawn, zoe_tensor_count(&s->last)) : ZOE_OK;
+}
+
+int zoe_sampler_create(zoe_backend *be, const zoe_schedule_config *config, zoe_generator *generator, int steps, int rank,
+                       const int64_t *shape, zoe_sampler **out) {
     int status;
     zoe_sampler *s;
     *out = NULL;
@@ -13,13 +24,14 @@ int zoe_sampler_create(zoe_backend *be, const zoe_schedule_config *config, int s
     s->be = be;
     s->config = *config;
     s->steps = steps;
+    s->generator = generator;
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, s->sigmas, steps + 1));
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, s->timesteps, steps));
-    if (config->solver == ZOE_SOLVER_UNIPC) {
-        for (int i = 0; i < 3; i++) ZOE_TRY_DONE(zoe_backend_alloc(be, &s->data[i], ZOE_F32, rank, shape));
-        ZOE_TRY_DONE(zoe_backend_alloc(be, &s->last, ZOE_F32, rank, shape));
-    }
-    zoe_sampler_schedule(s);
+    ZOE_TRY_DONE(allocate(s, rank, shape));
+    if (zoe_solver_diffuses(config->solver))
+        ZOE_TRY_DONE(zoe_diffusion_schedule(s));
+    else
+        zoe_sampler_schedule(s);
     *out = s;
     return ZOE_OK;
 done:
@@ -33,6 +45,8 @@ void zoe_sampler_free(zoe_sampler *s) {
     zoe_backend_free(s->be, s->last.data);
     zoe_free(s->be->ctx, s->sigmas);
     zoe_free(s->be->ctx, s->timesteps);
+    zoe_free(s->be->ctx, s->alphas);
+    zoe_free(s->be->ctx, s->drawn);
     zoe_free(s->be->ctx, s);
 }
 
@@ -103,6 +117,7 @@ static int unipc_step(zoe_sampler *s, int step, zoe_tensor *x, const zoe_tensor 
 
 int zoe_sampler_step(zoe_sampler *s, int step, zoe_tensor *x, const zoe_tensor *v) {
     if (s->config.solver == ZOE_SOLVER_UNIPC) return unipc_step(s, step, x, v);
+    if (zoe_solver_diffuses(s->config.solver)) return zoe_diffusion_step(s, step, x, v);
     return zoe_op_lincomb(s->be, x, 2, (const zoe_tensor *[]){x, v},
                           (float[]){1, (float)(s->sigmas[step + 1] - s->sigmas[step])});
 }

@@ -1,15 +1,22 @@
 /*
- * Schedules and solvers for flow models, x_sigma = (1 - sigma) x0 + sigma noise, which predict v = noise - x0.
+ * Schedules and solvers, of two kinds.
  *
- * UniPC (Zhao et al. 2023), order 2, bh2, data prediction, with corrector; and the Euler step.
+ * Flow models, x_sigma = (1 - sigma) x0 + sigma noise, predict v = noise - x0. UniPC (Zhao et al. 2023), order 2, bh2, data
+ * prediction, with corrector; and the Euler step.
+ *
+ * Diffusion models, x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise, predict v = sqrt(a_t) noise - sqrt(1 - a_t) x0. DDIM (Song et
+ * al. 2021), and the stochastic DPM-Solver++ 2M (Lu et al. 2022), which draws fresh noise in every step.
  */
 #ifndef ZOE_SAMPLE_SAMPLER_H
 #define ZOE_SAMPLE_SAMPLER_H
 
 #include "backend/backend.h"
 #include "formats/json.h"
+#include "sample/noise.h"
 
-typedef enum zoe_solver { ZOE_SOLVER_UNIPC, ZOE_SOLVER_EULER } zoe_solver;
+typedef enum zoe_solver { ZOE_SOLVER_UNIPC, ZOE_SOLVER_EULER, ZOE_SOLVER_DDIM, ZOE_SOLVER_DPM } zoe_solver;
+
+typedef enum zoe_spacing { ZOE_SPACING_TRAILING, ZOE_SPACING_LINSPACE, ZOE_SPACING_LEADING } zoe_spacing;
 
 typedef struct zoe_schedule_config {
     zoe_solver solver;
@@ -18,6 +25,14 @@ typedef struct zoe_schedule_config {
     int order;              /* of UniPC: 1 or 2 */
     bool lower_order_final; /* UniPC: the last step is of order 1 */
     double shift_terminal;  /* Euler: the schedule is stretched to end here; 0: not */
+
+    /* Diffusion: betas are squares of even points between the square roots of these two. */
+    double beta_start, beta_end;
+    double snr_shift;   /* signal-to-noise ratios are divided by it */
+    bool zero_terminal; /* rescaled so that the last training step has no signal */
+    bool ends_clean;    /* what follows the last step has no noise; else that of training step 0 */
+    zoe_spacing spacing;
+    int64_t offset; /* of timesteps with leading spacing */
 } zoe_schedule_config;
 
 /* From a diffusers scheduler_config.json; what is not supported is an error that names the key. */
@@ -25,13 +40,22 @@ int zoe_schedule_config_read(const zoe_config *config, zoe_schedule_config *out)
 
 typedef struct zoe_sampler zoe_sampler;
 
-/* For latents of this dense shape, float32. The history is kept in the backend's own memory. */
-int zoe_sampler_create(zoe_backend *be, const zoe_schedule_config *config, int steps, int rank, const int64_t *shape,
-                       zoe_sampler **out);
+/*
+ * The sampler that a request asks for over the model's own: `name` is NULL or that of a solver, flow_shift 0 or more than
+ * 0. Solvers of flow models do not serve diffusion models, nor the other way round.
+ */
+int zoe_schedule_choose(zoe_context *ctx, const char *name, double flow_shift, zoe_schedule_config *config);
+
+/*
+ * For latents of this dense shape, float32. The history is kept in the backend's own memory; stochastic solvers draw from
+ * `generator`, which must outlive the sampler.
+ */
+int zoe_sampler_create(zoe_backend *be, const zoe_schedule_config *config, zoe_generator *generator, int steps, int rank,
+                       const int64_t *shape, zoe_sampler **out);
 void zoe_sampler_free(zoe_sampler *sampler);
 
 int zoe_sampler_steps(const zoe_sampler *sampler);
-const double *zoe_sampler_sigmas(const zoe_sampler *sampler);    /* [steps + 1], the last 0 */
+const double *zoe_sampler_sigmas(const zoe_sampler *sampler);    /* [steps + 1], the last 0; diffusion: sqrt(1 - a) */
 const double *zoe_sampler_timesteps(const zoe_sampler *sampler); /* [steps], what the denoiser is told */
 
 /* One step, in order from 0: x from sigma[i] to sigma[i + 1], by the velocity v at x. */

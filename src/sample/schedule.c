@@ -39,6 +39,32 @@ static int read_unipc(const zoe_config *config, zoe_schedule_config *out) {
     return ZOE_OK;
 }
 
+static int read_diffusion(const zoe_config *config, zoe_schedule_config *out) {
+    static const char *const spacings[] = {"trailing", "linspace", "leading"};
+    const char *spacing = "leading";
+    out->beta_start = 0.00085, out->beta_end = 0.012, out->snr_shift = 3, out->ends_clean = true;
+    ZOE_TRY(expect_text(config, "prediction_type", "v_prediction"));
+    ZOE_TRY(expect_text(config, "beta_schedule", "scaled_linear"));
+    ZOE_TRY(expect_false(config, "clip_sample"));
+    if (zoe_config_has(config, "trained_betas")) return refuse(config, "trained_betas", "null");
+    ZOE_TRY(zoe_config_real(config, "beta_start", &out->beta_start));
+    ZOE_TRY(zoe_config_real(config, "beta_end", &out->beta_end));
+    ZOE_TRY(zoe_config_real(config, "snr_shift_scale", &out->snr_shift));
+    ZOE_TRY(zoe_config_bool(config, "rescale_betas_zero_snr", &out->zero_terminal));
+    ZOE_TRY(zoe_config_bool(config, "set_alpha_to_one", &out->ends_clean));
+    ZOE_TRY(zoe_config_int(config, "steps_offset", 0, 1000, &out->offset));
+    ZOE_TRY(zoe_config_text(config, "timestep_spacing", &spacing));
+    if (!(out->beta_start > 0 && out->beta_start < 1 && out->beta_end > 0 && out->beta_end < 1))
+        return refuse(config, "beta_start and beta_end", "between 0 and 1");
+    if (!(out->snr_shift > 0)) return refuse(config, "snr_shift_scale", "more than 0");
+    for (int i = 0; i < 3; i++)
+        if (strcmp(spacing, spacings[i]) == 0) {
+            out->spacing = (zoe_spacing)i;
+            return ZOE_OK;
+        }
+    return refuse(config, "timestep_spacing", "trailing, linspace or leading");
+}
+
 int zoe_schedule_config_read(const zoe_config *config, zoe_schedule_config *out) {
     const char *name = "UniPCMultistepScheduler";
     *out = (zoe_schedule_config){.flow_shift = 1, .train_steps = 1000, .order = 2, .lower_order_final = true};
@@ -51,7 +77,33 @@ int zoe_schedule_config_read(const zoe_config *config, zoe_schedule_config *out)
         ZOE_TRY(zoe_config_real(config, "shift_terminal", &out->shift_terminal));
         return zoe_config_real(config, "shift", &out->flow_shift);
     }
-    return refuse(config, "_class_name", "UniPCMultistepScheduler or FlowMatchEulerDiscreteScheduler");
+    bool ddim = strcmp(name, "CogVideoXDDIMScheduler") == 0;
+    if (ddim || strcmp(name, "CogVideoXDPMScheduler") == 0) {
+        out->solver = ddim ? ZOE_SOLVER_DDIM : ZOE_SOLVER_DPM;
+        return read_diffusion(config, out);
+    }
+    return refuse(config, "_class_name",
+                  "UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler, CogVideoXDDIMScheduler or "
+                  "CogVideoXDPMScheduler");
+}
+
+int zoe_schedule_choose(zoe_context *ctx, const char *name, double flow_shift, zoe_schedule_config *config) {
+    static const char *const names[] =
+        {[ZOE_SOLVER_UNIPC] = "unipc", [ZOE_SOLVER_EULER] = "euler", [ZOE_SOLVER_DDIM] = "ddim", [ZOE_SOLVER_DPM] = "dpm"};
+    bool diffuses = zoe_solver_diffuses(config->solver);
+    if (flow_shift < 0 || !isfinite(flow_shift))
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "flow shift %g: expected more than 0", flow_shift);
+    if (flow_shift > 0 && diffuses)
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "flow shift %g: this model is no flow model and has none", flow_shift);
+    if (flow_shift > 0) config->flow_shift = flow_shift;
+    if (!name) return ZOE_OK;
+    for (int i = 0; i < (int)(sizeof names / sizeof names[0]); i++)
+        if (strcmp(name, names[i]) == 0 && zoe_solver_diffuses((zoe_solver)i) == diffuses) {
+            config->solver = (zoe_solver)i;
+            return ZOE_OK;
+        }
+    return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "sampler %s: this model expects %s", name,
+                    diffuses ? "ddim or dpm" : "unipc or euler");
 }
 
 static double shifted(double u, double shift) {

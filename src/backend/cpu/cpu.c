@@ -120,6 +120,7 @@ static const zoe_backend_ops ops = {
     .qk_prepare = zoe_cpu_qk_prepare,
     .attention = zoe_cpu_attention,
     .conv = zoe_cpu_conv,
+    .group_norm = zoe_cpu_group_norm,
     .embedding = zoe_cpu_embedding,
     .copy = zoe_cpu_copy,
     .zero = zoe_cpu_zero,

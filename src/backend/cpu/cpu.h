@@ -76,6 +76,7 @@ int zoe_cpu_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, cons
 int zoe_cpu_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
                       const zoe_attention *p);
 int zoe_cpu_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p);
+int zoe_cpu_group_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_group_norm *p);
 int zoe_cpu_embedding(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids);
 int zoe_cpu_copy(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x);
 int zoe_cpu_zero(zoe_backend *be, zoe_tensor *y);

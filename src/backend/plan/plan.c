@@ -73,6 +73,11 @@ static int plan_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const 
     return ZOE_OK;
 }
 
+static int plan_group_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_group_norm *p) {
+    (void)be, (void)y, (void)x, (void)p;
+    return ZOE_OK;
+}
+
 static int plan_embedding(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids) {
     (void)be, (void)y, (void)table, (void)ids;
     return ZOE_OK;
@@ -126,6 +131,7 @@ static const zoe_backend_ops ops = {
     .qk_prepare = plan_qk_prepare,
     .attention = plan_attention,
     .conv = plan_conv,
+    .group_norm = plan_group_norm,
     .embedding = plan_embedding,
     .copy = plan_copy,
     .zero = plan_zero,
