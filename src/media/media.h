@@ -18,9 +18,13 @@ typedef struct zoe_picture {
 int zoe_picture_load(zoe_context *ctx, const char *path, zoe_picture *out);
 void zoe_picture_free(zoe_context *ctx, zoe_picture *picture);
 
-typedef enum zoe_filter { ZOE_FILTER_BICUBIC, ZOE_FILTER_LANCZOS } zoe_filter;
+typedef enum zoe_filter {
+    ZOE_FILTER_BICUBIC,
+    ZOE_FILTER_BICUBIC_16, /* with weights of 16 bits, as PyTorch and torchvision resize bytes */
+    ZOE_FILTER_LANCZOS,
+} zoe_filter;
 
-/* Resizes to width x height with the antialiasing filters of Pillow, to the same bytes as Pillow's. */
+/* Resizes to width x height with the antialiasing filters of Pillow (or PyTorch), to the same bytes. */
 int zoe_picture_resize(zoe_context *ctx, const zoe_picture *in, int width, int height, zoe_filter filter, zoe_picture *out);
 
 /* ---- video out ---- */

@@ -38,6 +38,14 @@ typedef struct zoe_run {
     int (*frame)(struct zoe_run *run, const float *frame);
 } zoe_run;
 
+/* One network of a family on random weights and data, to be timed. */
+typedef struct zoe_bench_task {
+    void *state;
+    int (*run)(void *state);    /* one forward, one decoded clip, one encoded prompt */
+    void (*close)(void *state); /* state may be NULL */
+    int64_t weight_bytes;
+} zoe_bench_task;
+
 typedef struct zoe_family {
     const char *name;
 
@@ -76,6 +84,12 @@ typedef struct zoe_family {
 
     /* Name of the first weight with a NaN or infinity, or NULL: where to look when latents are not finite. */
     const char *(*find_nonfinite)(void *model);
+
+    /*
+     * Makes a task of the network that `config` describes, with the sizes and weight dtype that the settings ask for.
+     * ZOE_ERR_UNSUPPORTED if the network is not of this family.
+     */
+    int (*bench)(zoe_backend *be, const zoe_config *config, const zoe_bench_settings *settings, zoe_bench_task *task);
 } zoe_family;
 
 extern const zoe_family *const zoe_families[]; /* ends with NULL */

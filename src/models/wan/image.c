@@ -63,7 +63,7 @@ static int clip_pixels(wan_model *m, const zoe_picture *picture, float *pixels) 
     int height = upright ? (int)((int64_t)side * picture->height / picture->width) : side;
     int left = (width - side) / 2, top = (height - side) / 2;
     zoe_picture resized;
-    ZOE_TRY(zoe_picture_resize(ctx, picture, width, height, ZOE_FILTER_BICUBIC, &resized));
+    ZOE_TRY(zoe_picture_resize(ctx, picture, width, height, ZOE_FILTER_BICUBIC_16, &resized));
     for (int y = 0; y < side; y++)
         for (int x = 0; x < side * 3; x++) {
             float value = (float)resized.rgb[((int64_t)(y + top) * width + left) * 3 + x] / 255.0f;

@@ -251,4 +251,5 @@ const zoe_family zoe_wan_family = {
     .decode = decode,
     .finish = finish,
     .find_nonfinite = find_nonfinite,
+    .bench = zoe_wan_bench,
 };

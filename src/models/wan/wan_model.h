@@ -81,4 +81,8 @@ int zoe_wan_encode_pictures(wan_model *m, zoe_run *run);
 /* The mask that says which latent frames are given, on the arena. */
 int zoe_wan_make_mask(wan_model *m, const zoe_run *run);
 
+/* ---- benchmarks ---- */
+
+int zoe_wan_bench(zoe_backend *be, const zoe_config *config, const zoe_bench_settings *settings, zoe_bench_task *task);
+
 #endif
