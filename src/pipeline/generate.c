@@ -45,6 +45,7 @@ static void end_step(generation *g) {
 
 static void end_phase(generation *g) {
     g->result.seconds[g->progress.phase] = zoe_now() - g->phase_start;
+    zoe_arena_trim(g->run.be);
 }
 
 /* ---- set-up ---- */
