@@ -2,9 +2,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "backend/backend.h"
+#include "formats/json.h"
 #include "pipeline/measure.h"
+#include "pipeline/model.h"
 #include "pipeline/report.h"
 
 enum { MAX_REPEATS = 10000 };
@@ -21,7 +24,7 @@ void zoe_bench_settings_init(zoe_bench_settings *settings) {
                                      .outputs = 8960,
                                      .heads = 12,
                                      .head_dim = 128,
-                                     .repeats = 5};
+                                     .repeats = 3};
 }
 
 /* A benchmark in progress. */
@@ -189,19 +192,90 @@ done:
     return status;
 }
 
+/* ---- networks on random weights ---- */
+
+/* Reads the part's config.json: from a folder of the part, or from a model folder. */
+static int load_config(bench *b, const char *part, zoe_config *config) {
+    const char *dir = b->settings->config;
+    if (!dir) return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "config: a folder with %s's config.json is needed", part);
+    char *inside = zoe_format(b->ctx, "%s/%s/config.json", dir, part), *own = zoe_format(b->ctx, "%s/config.json", dir);
+    int status = inside && own ? ZOE_OK : zoe_out_of_memory(b->ctx, strlen(dir), "path");
+    struct stat info;
+    if (status == ZOE_OK) status = zoe_config_load(b->ctx, stat(inside, &info) == 0 ? inside : own, config);
+    zoe_free(b->ctx, inside);
+    zoe_free(b->ctx, own);
+    return status;
+}
+
+static int find_task(bench *b, const zoe_config *config, zoe_bench_task *task) {
+    for (int i = 0; zoe_families[i]; i++) {
+        int status = zoe_families[i]->bench(b->be, config, b->settings, task);
+        if (status != ZOE_ERR_UNSUPPORTED) return status;
+        task->close(task->state);
+        *task = (zoe_bench_task){0};
+    }
+    return zoe_fail(b->ctx, ZOE_ERR_UNSUPPORTED, "%s: no network that \"%s\" could time", config->path, b->settings->what);
+}
+
+static int network_step(bench *b, void *user) {
+    (void)b;
+    zoe_bench_task *task = user;
+    return task->run(task->state);
+}
+
+static int time_network(bench *b, const char *part) {
+    const zoe_bench_settings *s = b->settings;
+    zoe_config config = {0};
+    zoe_bench_task task = {0};
+    double flops = 0, ceiling = 0;
+    int status;
+    ZOE_TRY_DONE(load_config(b, part, &config));
+    ZOE_TRY_DONE(find_task(b, &config, &task));
+    if (strcmp(part, "text_encoder") != 0) {
+        ZOE_TRY_DONE(add_shape(b, "width", s->width));
+        ZOE_TRY_DONE(add_shape(b, "height", s->height));
+        ZOE_TRY_DONE(add_shape(b, "frames", s->frames));
+    }
+    ZOE_TRY_DONE(add_shape(b, "weight_bytes", task.weight_bytes));
+    ZOE_TRY_DONE(time_steps(b, network_step, &task, &flops));
+    ZOE_TRY_DONE(zoe_measure_sgemm(b->ctx, 1536, 1536, 4096, &ceiling));
+    ZOE_TRY_DONE(add_rates(b, flops, ceiling));
+done:
+    if (task.close) task.close(task.state);
+    zoe_config_free(&config);
+    return status;
+}
+
+static int bench_denoise(bench *b) {
+    return time_network(b, "transformer");
+}
+
+static int bench_decode(bench *b) {
+    return time_network(b, "vae");
+}
+
+static int bench_text(bench *b) {
+    return time_network(b, "text_encoder");
+}
+
 /* ---- all ---- */
 
 static const struct {
     const char *name;
     int (*run)(bench *b);
-} parts[] = {{"linear", bench_linear}, {"attention", bench_attention}};
+} parts[] = {{"denoise", bench_denoise},
+             {"decode", bench_decode},
+             {"text", bench_text},
+             {"linear", bench_linear},
+             {"attention", bench_attention}};
 
 static int run_part(bench *b) {
     const zoe_bench_settings *s = b->settings;
     if (s->repeats < 1 || s->repeats > MAX_REPEATS)
         return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "repeats: found %d, expected 1 to %d", s->repeats, MAX_REPEATS);
-    if (strcmp(s->device, "cpu") != 0)
-        return zoe_fail(b->ctx, ZOE_ERR_UNSUPPORTED, "device: found \"%s\", this build computes on cpu only", s->device);
+    if (!s->what || !s->device || !s->dtype)
+        return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT,
+                        "what, device and dtype are needed; zoe_bench_settings_init() fills them");
     ZOE_TRY(ZOE_NEW_ARRAY(b->ctx, b->seconds, s->repeats));
     ZOE_TRY(zoe_report_set(b->ctx, b->report, "what", json_string(s->what)));
     ZOE_TRY(zoe_report_set(b->ctx, b->report, "device", json_string(s->device)));
@@ -209,11 +283,12 @@ static int run_part(bench *b) {
     ZOE_TRY(zoe_report_set(b->ctx, b->report, "shape", b->shape));
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         if (strcmp(s->what, parts[i].name) == 0) {
-            ZOE_TRY(zoe_cpu_backend_create(b->ctx, 0, &b->be));
+            ZOE_TRY(zoe_backend_open(b->ctx, s->device, NULL, &b->be));
             ZOE_TRY(parts[i].run(b));
             return zoe_report_set(b->ctx, b->report, "peak_host_bytes", json_integer(zoe_peak_resident_bytes()));
         }
-    return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "no benchmark \"%s\", expected one of linear|attention", s->what);
+    return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "no benchmark \"%s\", expected one of denoise|decode|text|linear|attention",
+                    s->what);
 }
 
 int zoe_bench(zoe_context *ctx, const zoe_bench_settings *settings, char **json) {

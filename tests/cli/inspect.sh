@@ -48,8 +48,12 @@ run devices
 grep -qE '^cpu: ' out && grep -qE 'memory +[0-9.]+ GiB' out || fail "devices: $(cat out)"
 run devices --json --cpu-mask 0
 grep -q '"levels"' out && ! grep -q avx out || fail "levels with --cpu-mask 0: $(cat out)"
-for part in "linear --tokens 64 --inputs 96 --outputs 80" "linear --dtype f16 --tokens 8" "attention --tokens 100 --heads 2"; do
+for part in "denoise --config $case_dir/model --size 48x32 --frames 5" "decode --config $case_dir/model/vae --size 32x32 --frames 1" \
+    "text --config $case_dir/model" "linear --tokens 64 --inputs 96 --outputs 80" "linear --dtype f16 --tokens 8" "attention --tokens 100 --heads 2"; do
     run bench $part --repeats 2 --json
     grep -qE '"ratio": [0-9.]+' out || fail "bench $part: $(cat err)"
 done
+expect 2 'config: a folder' bench denoise
+expect 1 'config.json' bench decode --config "$source_dir/src"
+expect 1 'no network that "decode" could time' bench decode --config "$case_dir/model/transformer"
 finish
