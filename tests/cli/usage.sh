@@ -25,7 +25,7 @@ expect 2 '^zoe: --size: found "832", expected width x height .* such as 832x480'
 expect 2 '^zoe: --frames: found "many"' generate "${model[@]}" --prompt a --frames many
 expect 2 '^zoe: --seed: found "-1"' generate "${model[@]}" --prompt a --seed -1
 expect 2 '^zoe: --guidance: found "nan"' generate "${model[@]}" --prompt a --guidance nan
-expect 2 '^zoe: --sampler: found "ddim", expected one of unipc\|euler' generate "${model[@]}" --prompt a --sampler ddim
+expect 2 '^zoe: --sampler: found "plms", expected one of unipc\|euler' generate "${model[@]}" --prompt a --sampler plms
 expect 2 '^zoe: --vram: found "8GB", .* such as 8G' generate "${model[@]}" --prompt a --vram 8GB
 expect 2 '^zoe: --threads: found "0"' generate "${model[@]}" --prompt a --threads 0
 expect 2 '^zoe: --cpu-mask: found "7"' devices --cpu-mask 7

@@ -1,5 +1,7 @@
 /* The files of a Wan model: in the diffusers layout, a folder for each part; in Wan-AI's own, files of fixed names. */
+#include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -12,11 +14,10 @@
 #define VAE_22    "Wan2.2_VAE.pth"
 
 static bool exists(const zoe_folder *folder, const char *name) {
+    char path[PATH_MAX]; /* the system knows no longer ones */
     struct stat info;
-    char *path = zoe_format(folder->ctx, "%s/%s", folder->path, name);
-    bool found = path && stat(path, &info) == 0;
-    zoe_free(folder->ctx, path);
-    return found;
+    int length = snprintf(path, sizeof path, "%s/%s", folder->path, name);
+    return length > 0 && (size_t)length < sizeof path && stat(path, &info) == 0;
 }
 
 bool zoe_wan_is_original(const zoe_folder *folder) {
