@@ -66,9 +66,9 @@ static int open_format(zoe_av_input *input) {
 }
 
 int zoe_av_open(zoe_context *ctx, const char *path, const char *what, zoe_av_input *input) {
+    *input = (zoe_av_input){0};
     ZOE_TRY(zoe_av_load(ctx));
     zoe_av_quiet();
-    *input = (zoe_av_input){0};
     input->file = fopen(path, "rbe");
     if (!input->file) return zoe_fail(ctx, ZOE_ERR_IO, "cannot open %s: %m", path);
     struct stat info;
@@ -103,7 +103,7 @@ static int open_decoder(const AVStream *stream, AVCodecContext **out) {
     codec->thread_count = 1;
     codec->max_pixels = MAX_PIXELS;
     codec->flags |= AV_CODEC_FLAG_BITEXACT;
-    if (found->id == AV_CODEC_ID_MJPEG) codec->idct_algo = FF_IDCT_INT; /* the transform of libjpeg, bit by bit */
+    if (found->id == AV_CODEC_ID_MJPEG) codec->idct_algo = FF_IDCT_FAAN; /* closest to libjpeg */
     return avcodec_open2(codec, found, NULL);
 }
 
@@ -142,6 +142,8 @@ int zoe_av_first_frame(zoe_context *ctx, const char *path, zoe_av_input *input, 
     char reason[AV_ERROR_MAX_STRING_SIZE];
     av_strerror(code, reason, sizeof reason);
     if (code == AVERROR(ENOMEM)) return zoe_fail(ctx, ZOE_ERR_NOMEM, "out of memory: cannot decode %s", path);
-    return zoe_fail(ctx, ZOE_ERR_FORMAT, "%s cannot be decoded: %s", path,
-                    code == AVERROR_EOF ? "it holds no complete picture" : reason);
+    bool webp = input->stream->codecpar->codec_id == AV_CODEC_ID_WEBP;
+    return zoe_fail(ctx, ZOE_ERR_FORMAT, "%s cannot be decoded: %s%s", path,
+                    code == AVERROR_EOF ? "it holds no complete picture" : reason,
+                    webp ? " (an animated WebP needs a newer FFmpeg)" : "");
 }

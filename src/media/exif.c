@@ -7,8 +7,7 @@
 
 #include "media/picture_parts.h"
 
-#define EXIF_BYTES 65536 /* how much of a block is looked at */
-#define UPRIGHT    1
+#define UPRIGHT 1
 
 static unsigned number(const uint8_t *p, int bytes, bool big_endian) {
     unsigned value = 0;
@@ -16,29 +15,30 @@ static unsigned number(const uint8_t *p, int bytes, bool big_endian) {
     return value;
 }
 
-/* Looks for tag 0x112 in the first directory of a TIFF structure. */
-static int orientation_of_tiff(const uint8_t *data, size_t size) {
-    if (size < 8) return UPRIGHT;
-    bool big_endian = data[0] == 'M';
-    if (memcmp(data, big_endian ? "MM\0*" : "II*\0", 4) != 0) return UPRIGHT;
-    size_t at = number(data + 4, 4, big_endian);
-    if (at > size - 2) return UPRIGHT;
-    unsigned count = number(data + at, 2, big_endian);
-    for (at += 2; count > 0 && at + 12 <= size; count--, at += 12) {
-        if (number(data + at, 2, big_endian) != 0x112) continue;
-        unsigned type = number(data + at + 2, 2, big_endian), value = number(data + at + 8, 2, big_endian);
+/* Looks for tag 0x112 in the first directory of the TIFF structure that starts at the file's current place. */
+static int orientation_of_tiff(FILE *file) {
+    uint8_t head[12];
+    long start = ftell(file);
+    if (fread(head, 1, 8, file) != 8) return UPRIGHT;
+    bool big_endian = head[0] == 'M';
+    if (memcmp(head, big_endian ? "MM\0*" : "II*\0", 4) != 0) return UPRIGHT;
+    if (fseek(file, start + (long)number(head + 4, 4, big_endian), SEEK_SET) != 0 || fread(head, 1, 2, file) != 2)
+        return UPRIGHT;
+    for (unsigned count = number(head, 2, big_endian); count > 0 && fread(head, 1, 12, file) == 12; count--) {
+        if (number(head, 2, big_endian) != 0x112) continue;
+        unsigned type = number(head + 2, 2, big_endian), value = number(head + 8, 2, big_endian);
         return type == 3 && value >= 1 && value <= 8 ? (int)value : UPRIGHT;
     }
     return UPRIGHT;
 }
 
-/* Reads `size` bytes of the file's current place, as many as fit, and looks there. */
-static int orientation_of_block(FILE *file, size_t size) {
-    static const uint8_t prefix[] = "Exif\0";
-    uint8_t data[EXIF_BYTES];
-    size = fread(data, 1, size < sizeof data ? size : sizeof data, file);
-    bool prefixed = size >= sizeof prefix && memcmp(data, prefix, sizeof prefix) == 0;
-    return prefixed ? orientation_of_tiff(data + sizeof prefix, size - sizeof prefix) : orientation_of_tiff(data, size);
+/* The same behind "Exif", which JPEG demands and some writers of WebP add. */
+static int orientation_of_block(FILE *file) {
+    uint8_t prefix[6];
+    long start = ftell(file);
+    bool prefixed = fread(prefix, 1, 6, file) == 6 && memcmp(prefix, "Exif\0", 6) == 0;
+    if (!prefixed && fseek(file, start, SEEK_SET) != 0) return UPRIGHT;
+    return orientation_of_tiff(file);
 }
 
 /* Segments: 0xff, marker, length with itself. APP1 that starts with "Exif" is the one; the pixels end the search. */
@@ -50,7 +50,7 @@ static int orientation_of_jpeg(FILE *file) {
         if (length < 0) return UPRIGHT;
         if (head[1] == 0xe1 && length > 6) {
             if (fread(head + 4, 1, 6, file) != 6) return UPRIGHT;
-            if (memcmp(head + 4, "Exif\0", 6) == 0) return orientation_of_block(file, (size_t)length - 6);
+            if (memcmp(head + 4, "Exif\0", 6) == 0) return orientation_of_tiff(file);
             length -= 6;
         }
         if (fseek(file, length, SEEK_CUR) != 0) return UPRIGHT;
@@ -64,7 +64,7 @@ static int orientation_of_chunks(FILE *file, bool png) {
     if (fseek(file, png ? 8 : 12, SEEK_SET) != 0) return UPRIGHT;
     while (fread(head, 1, 8, file) == 8) {
         unsigned length = png ? number(head, 4, true) : number(head + 4, 4, false);
-        if (memcmp(png ? head + 4 : head, png ? "eXIf" : "EXIF", 4) == 0) return orientation_of_block(file, length);
+        if (memcmp(png ? head + 4 : head, png ? "eXIf" : "EXIF", 4) == 0) return orientation_of_block(file);
         if (fseek(file, (long)length + (png ? 4 : (long)(length & 1)), SEEK_CUR) != 0) return UPRIGHT;
     }
     return UPRIGHT;
@@ -82,6 +82,8 @@ int zoe_exif_orientation(const char *path) {
             orientation = orientation_of_chunks(file, true);
         else if (memcmp(magic, "RIFF", 4) == 0 && memcmp(magic + 8, "WEBP", 4) == 0)
             orientation = orientation_of_chunks(file, false);
+        else if (fseek(file, 0, SEEK_SET) == 0)
+            orientation = orientation_of_tiff(file);
     }
     fclose(file);
     return orientation;

@@ -122,17 +122,19 @@ static void resize_columns(const uint8_t *in, int width, int height, const axis_
     }
 }
 
-/* Which pass comes first decides single roundings. Pillow 13 shrinks tall pictures in height first; earlier ones never do.
+/*
+ * Which pass comes first decides single roundings. Pillow 13 shrinks tall pictures in height first; earlier ones and
+ * PyTorch never do.
  */
-static bool height_first(const zoe_picture *in, int width, int height) {
-    return height < in->height && in->height - height > 2 * (in->width - width);
+static bool height_first(const zoe_picture *in, int width, int height, zoe_filter filter) {
+    return filter != ZOE_FILTER_BICUBIC_16 && height < in->height && in->height - height > 2 * (in->width - width);
 }
 
 /* Both passes, in their order, through `between`. */
-static int resize_both(zoe_context *ctx, const zoe_picture *in, const axis_weights *across, const axis_weights *down,
-                       zoe_picture *out) {
+static int resize_both(zoe_context *ctx, const zoe_picture *in, zoe_filter filter, const axis_weights *across,
+                       const axis_weights *down, zoe_picture *out) {
     int width = out->width, height = out->height;
-    bool down_first = height_first(in, width, height);
+    bool down_first = height_first(in, width, height, filter);
     size_t middle = down_first ? (size_t)in->width * (size_t)height : (size_t)width * (size_t)in->height;
     size_t row = 3 * (size_t)(down_first ? in->width : width);
     uint8_t *between = NULL;
@@ -165,7 +167,7 @@ int zoe_picture_resize(zoe_context *ctx, const zoe_picture *in, int width, int h
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, out->rgb, 3 * (size_t)width * (size_t)height));
     ZOE_TRY_DONE(make_weights(ctx, in->width, width, filter, &across));
     ZOE_TRY_DONE(make_weights(ctx, in->height, height, filter, &down));
-    ZOE_TRY_DONE(resize_both(ctx, in, &across, &down, out));
+    ZOE_TRY_DONE(resize_both(ctx, in, filter, &across, &down, out));
 done:
     free_weights(ctx, &across);
     free_weights(ctx, &down);
