@@ -88,7 +88,7 @@ static inline void golden_video_near(const golden *g, double decibels) {
     if (!(psnr >= decibels)) fail_msg("video: %.1f dB, expected at least %.1f", psnr, decibels);
 }
 
-static inline void golden_check(golden *g, int status) {
+static inline void golden_check(const golden *g, int status) {
     if (status < 0) fail_msg("%s: %s", zoe_strerror(status), zoe_context_error(g->ctx));
 }
 
