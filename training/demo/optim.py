@@ -16,7 +16,8 @@ def orthogonal(m):
 
 
 class Muon(torch.optim.Optimizer):
-    """Parameters of one shape are updated together. The update has the size that AdamW's would have (Liu et al., 2025)."""
+    """Parameters of one shape are updated together; a convolution counts as a matrix with a row for each output. The update has
+    the size that AdamW's would have (Liu et al., 2025)."""
 
     def __init__(self, params, lr, momentum=0.95, weight_decay=0.0):
         groups = {}
@@ -29,14 +30,14 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             params = group["params"]
             state = self.state[params[0]]
-            grad = torch.stack([p.grad.float() for p in params])
+            grad = torch.stack([p.grad.float() for p in params]).flatten(2)
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(grad)
             state["momentum"].lerp_(grad, 1 - group["momentum"])
             update = orthogonal(torch.lerp(grad, state["momentum"], group["momentum"])).float()
             update *= 0.2 * max(grad.shape[1:]) ** 0.5
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(params, list(update.unbind(0)), alpha=-group["lr"])
+            torch._foreach_add_(params, list(update.view(-1, *params[0].shape).unbind(0)), alpha=-group["lr"])
 
 
 class Optimizers:

@@ -45,15 +45,16 @@ def make_captions(run, clips, each, processes):
 
 @torch.no_grad()
 def make_latents(run, settings, clips, chunk=256, part=32):
-    """latents.pt: float16 [clip, 16, t, h, w], normalised."""
+    """latents.pt: float16 [clip, 16, t, h, w], normalised; also returned."""
     vae, scenes, rows = train_vae.load(run, settings), scenes_of(clips), []
     for start in range(0, clips, chunk):
         frames = render.render(motion.select(scenes, slice(start, start + chunk)))
         for piece in frames.split(part):
             with autocast():
-                rows.append(vae.encode(train_vae.to_video(piece.to(DEVICE))).half().cpu())
+                rows.append(vae.encode(train_vae.to_video(piece.to(DEVICE))).half())
         if start // chunk % 20 == 0:
             run.log(stage="latents", clips=start + len(frames))
     latents = torch.cat(rows)
     run.save("latents.pt", latents)
     run.log(stage="latents", clips=clips, deviation=float(latents[:512].float().std()), largest=float(latents.abs().max()))
+    return latents

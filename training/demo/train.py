@@ -86,10 +86,9 @@ def main():
         train_vae.train(run, settings, options.vae_seconds, **(TINY if options.scale == "tiny" else {}))
     if writer and writer.wait():
         raise SystemExit("captions failed")
-    if wants("latents", "latents.pt"):
-        prepare.make_latents(run, settings, options.clips)
+    latents = prepare.make_latents(run, settings, options.clips) if wants("latents", "latents.pt") else None
     if wants("denoiser", "denoiser_done"):
-        train_denoiser.train(run, settings, options.denoiser_seconds, options.batch, compiled=DEVICE == "cuda", until=options.until)
+        train_denoiser.train(run, settings, options.denoiser_seconds, latents, options.batch, compiled=DEVICE == "cuda", until=options.until)
         if options.until is None:
             run.path("denoiser_done").touch()
     if options.only in (None, "export"):

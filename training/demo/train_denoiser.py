@@ -24,7 +24,7 @@ class Generator(torch.nn.Module):
 
 def draw_sigma(count, shift):
     """Noise levels: logit-normal with a fifth uniform, then shifted as the sampler's are; spread evenly over the batch."""
-    even = (torch.randperm(count, device=DEVICE) + torch.rand(count, device=DEVICE)) / count
+    even = (torch.rand(count, device=DEVICE).argsort() + torch.rand(count, device=DEVICE)) / count
     normal = torch.sigmoid(torch.special.ndtri(even.clamp(1e-4, 1 - 1e-4)))
     u = torch.where(torch.rand(count, device=DEVICE) < 0.2, torch.rand(count, device=DEVICE), normal)
     return shift * u / (1 + (shift - 1) * u)
@@ -33,21 +33,17 @@ def draw_sigma(count, shift):
 def loss_of(generator, latents, ids, shift):
     """Mean squared error of the velocity (noise - latents); a first frame that is given takes no part."""
     count, frames = latents.shape[0], latents.shape[2]
-    ids = ids.clone()
-    dropped = torch.rand(count, device=DEVICE) < DROPPED
-    ids[dropped] = 0
-    ids[dropped, 0] = 1
-    sigma = draw_sigma(count, shift)[:, None].expand(count, frames).clone()
-    given = torch.rand(count, device=DEVICE) < WITH_FIRST
-    sigma[given, 0] = 0
+    empty = (torch.arange(ids.shape[1], device=DEVICE) == 0).long()
+    ids = torch.where(torch.rand(count, 1, device=DEVICE) < DROPPED, empty, ids)
+    free = torch.ones(count, frames, device=DEVICE)
+    free[:, 0] = (torch.rand(count, device=DEVICE) >= WITH_FIRST).float()
+    sigma = draw_sigma(count, shift)[:, None] * free
     noise = torch.randn_like(latents)
     s = sigma[:, None, :, None, None]
     with autocast():
         velocity = generator.denoiser((1 - s) * latents + s * noise, sigma * 1000, generator.text(ids))
-    weight = torch.ones(count, frames, device=DEVICE)
-    weight[given, 0] = 0
     error = (velocity.float() - (noise - latents)).square().mean((1, 3, 4))
-    return (error * weight).sum() / weight.sum()
+    return (error * free).sum() / free.sum()
 
 
 def make_optimizers(generator, muon_rate, rate):
@@ -58,14 +54,14 @@ def make_optimizers(generator, muon_rate, rate):
     return Optimizers(Muon(matrices, lr=muon_rate, weight_decay=0.02), adam)
 
 
-def train(run, settings, budget, batch=256, muon_rate=2e-3, rate=1e-3, compiled=True, hold=0.55, until=None):
-    """`until`: stop (with a checkpoint) after this many seconds of the budget, to go on later."""
+def train(run, settings, budget, latents=None, batch=256, muon_rate=2e-3, rate=1e-3, compiled=True, hold=0.55, until=None):
+    """`latents`: the data set, else read from latents.pt. `until`: stop, with a checkpoint, after this many seconds of the budget."""
     torch.manual_seed(2)
     settings.text.vocab_size = len(Tokenizer(run.path("spiece.model")))
     generator = Generator(settings).to(DEVICE)
-    latents = run.load("latents.pt").to(DEVICE)
+    latents = run.load("latents.pt").to(DEVICE) if latents is None else latents
     captions = torch.from_numpy(np.load(run.path("captions.npy"))).to(DEVICE)
-    average, optimizers = Average(generator, 0.9995), make_optimizers(generator, muon_rate, rate)
+    average, optimizers = Average(generator, 0.999), make_optimizers(generator, muon_rate, rate)
     step = 0
     done = run.load("denoiser.pt")
     if done:
@@ -75,7 +71,7 @@ def train(run, settings, budget, batch=256, muon_rate=2e-3, rate=1e-3, compiled=
         step = done["step"]
         torch.manual_seed(1000 + step)
     if compiled:
-        for block in generator.denoiser.blocks:
+        for block in [*generator.denoiser.blocks, *generator.text.encoder.block]:
             block.compile()
     clock = Clock(budget, done["spent"] if done else 0.0)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from common import DEVICE, Clock, autocast, learning_rate, synchronize
 from model.vae import Vae
-from optim import Average, Optimizers
+from optim import Average, Muon, Optimizers
 from world import motion, render
 
 KL_WEIGHT = 1e-4
@@ -42,13 +42,13 @@ class Pool:
         rows = torch.randint(0, self.count, (batch,), device=DEVICE)
         side = motion.SIZE
         if size == side:
-            crops = self.clips[rows]
-        else:
-            cell = torch.multinomial(self.weights[rows], 1).squeeze(1)
-            y = (cell // 16 * 8 + torch.randint(-16, 24, (batch,), device=DEVICE) - size // 2).clamp(0, side - size).tolist()
-            x = (cell % 16 * 8 + torch.randint(-16, 24, (batch,), device=DEVICE) - size // 2).clamp(0, side - size).tolist()
-            crops = torch.stack([self.clips[r, :, a:a + size, b:b + size] for r, a, b in zip(rows.tolist(), y, x)])
-        return to_video(crops)
+            return to_video(self.clips[rows])
+        cell = torch.multinomial(self.weights[rows], 1)
+        span = torch.arange(size, device=DEVICE)
+        y, x = ((part * 8 + torch.randint(-16, 24, (batch, 1), device=DEVICE) - size // 2).clamp(0, side - size) + span
+                for part in (cell // 16, cell % 16))
+        frame = torch.arange(self.clips.shape[1], device=DEVICE).view(1, -1, 1, 1)
+        return to_video(self.clips[rows.view(-1, 1, 1, 1), frame, y.view(batch, 1, -1, 1), x.view(batch, 1, 1, -1)])
 
 
 def to_video(clips):
@@ -96,12 +96,21 @@ def statistics(vae, clips=256, seed=992):
     return (noise / vae.std).mean().item()
 
 
-def train(run, settings, budget, pool=2048, batch=32, full_batch=8, crop=64, full_from=0.6, peak=1e-3, unseen=256):
+def make_optimizers(vae, muon_rate, rate):
+    outer = ("conv_in", "conv_out", "quant_conv")
+    inner = [p for name, p in vae.named_parameters() if p.ndim > 3 and min(p.shape[:2]) > 1 and not any(o in name for o in outer)]
+    taken = {id(p) for p in inner}
+    rest = [p for p in vae.parameters() if id(p) not in taken]
+    adam = torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=DEVICE == "cuda")
+    return Optimizers(Muon(inner, lr=muon_rate, weight_decay=0.01), adam)
+
+
+def train(run, settings, budget, pool=2048, batch=32, full_batch=8, crop=64, full_from=0.6, muon_rate=2e-3, rate=1e-3, unseen=256):
     torch.manual_seed(1)
     vae = Vae(settings.vae).to(DEVICE)
     done = run.load("vae.pt")
-    average = Average(vae, 0.999)
-    optimizers = Optimizers(torch.optim.AdamW(vae.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=DEVICE == "cuda"))
+    average = Average(vae, 0.998)
+    optimizers = make_optimizers(vae, muon_rate, rate)
     step = 0
     if done:
         vae.load_state_dict(done["vae"])
@@ -124,13 +133,10 @@ def train(run, settings, budget, pool=2048, batch=32, full_batch=8, crop=64, ful
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 0.5)
         factor = learning_rate(clock.progress, step, 100, 0.5)
-        if torch.isfinite(norm):
-            optimizers.step(factor)
-            average.update()
-        else:
-            vae.zero_grad(set_to_none=True)
-        if step % 4 == 0:
-            data.refresh(min(16, pool // 2))
+        optimizers.step(factor)
+        average.update()
+        if step % 8 == 0:
+            data.refresh(min(32, pool // 2))
         step += 1
         if step % 100 == 0 or step == 20:
             run.log(stage="vae", step=step, seconds=clock.spent, loss=loss.item(), psnr=-10 * math.log10(mse.item() / 4),
@@ -138,7 +144,7 @@ def train(run, settings, budget, pool=2048, batch=32, full_batch=8, crop=64, ful
         if clock.spent - saved > 60:
             saved = clock.spent
             save()
-        if step % 50 == 0:
+        if step % 10 == 0:
             synchronize()
     save()
     finished = Vae(settings.vae).to(DEVICE)

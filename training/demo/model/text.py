@@ -87,6 +87,9 @@ class _Block(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList([_AttentionLayer(c), _FeedForwardLayer(c)])
 
+    def forward(self, x, buckets, mask):
+        return self.layer[1](self.layer[0](x, buckets, mask))
+
 
 class _Stack(nn.Module):
     def __init__(self, c):
@@ -101,16 +104,19 @@ class TextEncoder(nn.Module):
         self.config = c
         self.shared = nn.Embedding(c.vocab_size, c.d_model)
         self.encoder = _Stack(c)
+        self.buckets = {}
 
     def forward(self, ids):
         """ids [batch, length], 0 behind each text -> [batch, length, d_model], zero behind each text."""
         valid = ids != 0
         mask = torch.where(valid, 0.0, -1e9)[:, None, None].float()
-        buckets = relative_buckets(ids.shape[1], self.config.relative_attention_num_buckets,
-                                   self.config.relative_attention_max_distance).to(ids.device)
+        key = (ids.shape[1], ids.device)
+        if key not in self.buckets:
+            self.buckets[key] = relative_buckets(ids.shape[1], self.config.relative_attention_num_buckets,
+                                                 self.config.relative_attention_max_distance).to(ids.device)
         x = self.shared(ids)
         for block in self.encoder.block:
-            x = block.layer[1](block.layer[0](x, buckets, mask))
+            x = block(x, self.buckets[key], mask)
         return self.encoder.final_layer_norm(x) * valid[..., None]
 
 
