@@ -1,6 +1,7 @@
 /* The kernels in plain C: what every processor can run and every other version is checked against. */
 #include "backend/cpu/kernels.h"
 
+#include <cpuid.h>
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -193,10 +194,15 @@ static bool finite_row(const float *x, int64_t n) {
 
 /* ---- levels ---- */
 
+/* Clang's __builtin_cpu_supports() does not know this one. */
+static bool has_f16c(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+
 uint32_t zoe_cpu_levels(void) {
     uint32_t levels = 0;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        levels |= ZOE_CPU_AVX2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) levels |= ZOE_CPU_AVX2;
     if (levels && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         levels |= ZOE_CPU_AVX512;
