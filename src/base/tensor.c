@@ -150,6 +150,7 @@ uint16_t zoe_f32_to_f16(float x) {
     float size = fabsf(x);
     if (isnan(x)) return sign | 0x7e00;
     if (size >= 65520) return sign | 0x7c00;
+    if (size == 0) return sign; /* frexpf() calls its exponent 0 */
     int exponent;
     frexpf(size, &exponent);
     if (exponent < -13) exponent = -13; /* subnormal: the step stays 2^-24 */

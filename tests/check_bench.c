@@ -1,0 +1,208 @@
+/*
+ * checkkernels --bench: how fast the operations are. Products stand beside OpenBLAS' sgemm of the same shape, measured in
+ * turns in the same run; the best of several rounds counts, so that a busy machine disturbs less.
+ */
+#include "checkkernels.h"
+
+#include <cblas.h>
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define ROUNDS 5
+
+/* Best seconds of each of several things that take turns. */
+static double best_of(double best, double seconds) {
+    return best == 0 || seconds < best ? seconds : best;
+}
+
+/* With one thread its own time, which a busy machine disturbs little. */
+static double seconds(const checker *c) {
+    struct timespec now;
+    clock_gettime(c->threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+#define TIME(c, best, call)                                                                                                \
+    do {                                                                                                                   \
+        double start_ = seconds(c);                                                                                        \
+        check_status(c, call, "bench");                                                                                    \
+        (best) = best_of(best, seconds(c) - start_);                                                                       \
+    } while (0)
+
+/* The yardstick: sgemm of a shape. */
+typedef struct yardstick {
+    operand *a, *b, *c;
+    int64_t m, n, k;
+    double best;
+} yardstick;
+
+static yardstick yardstick_of(checker *c, int64_t m, int64_t n, int64_t k) {
+    return (yardstick){.a = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, m, k),
+                       .b = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, k),
+                       .c = OUTPUT(c, ZOE_F32, DENSE, m, n),
+                       .m = m,
+                       .n = n,
+                       .k = k};
+}
+
+static void sgemm(const checker *c, yardstick *y) {
+    double start = seconds(c);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)y->m, (blasint)y->n, (blasint)y->k, 1, y->a->t.data,
+                (blasint)y->k, y->b->t.data, (blasint)y->k, 0, y->c->t.data, (blasint)y->n);
+    y->best = best_of(y->best, seconds(c) - start);
+}
+
+/* GFLOP/s of the best round. */
+static double ceiling_of(const yardstick *y) {
+    return 2e-9 * (double)y->m * (double)y->n * (double)y->k / y->best;
+}
+
+static bool wanted(const checker *c, const char *op) {
+    return !c->filter || !strcmp(c->filter, op);
+}
+
+static void linear(checker *c, int64_t m, int64_t n, int64_t k) {
+    operand *x = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, m, k), *w = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, k);
+    operand *bf16 = INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, n, k), *f16 = INPUT(c, ZOE_F16, DENSE, FILL_SMALL, n, k);
+    operand *y = OUTPUT(c, ZOE_F32, DENSE, m, n);
+    yardstick stick = yardstick_of(c, m, n, k);
+    double best[3] = {0}, work = 2e-9 * (double)m * (double)n * (double)k;
+    for (int i = 0; i < ROUNDS; i++) {
+        sgemm(c, &stick);
+        TIME(c, best[0], zoe_op_linear(c->be, &y->on, &x->on, &w->on, NULL));
+        TIME(c, best[1], zoe_op_linear(c->be, &y->on, &x->on, &bf16->on, NULL));
+        TIME(c, best[2], zoe_op_linear(c->be, &y->on, &x->on, &f16->on, NULL));
+    }
+    printf(
+        "%-7s linear %4lld x %4lld x %4lld    sgemm %6.1f GFLOP/s; f32 %6.1f (%.2f), bf16 %6.1f (%.2f), f16 %6.1f (%.2f)\n",
+        c->level, (long long)m, (long long)k, (long long)n, ceiling, work / best[0], work / best[0] / ceiling,
+        work / best[1], work / best[1] / ceiling, work / best[2], work / best[2] / ceiling);
+    check_done(c);
+}
+
+/* One row: how fast weights are read. */
+static void vector(checker *c, int64_t m, int64_t n, int64_t k) {
+    operand *x = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, m, k), *w = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, k);
+    operand *half = INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, n, k), *y = OUTPUT(c, ZOE_F32, DENSE, m, n);
+    yardstick stick = yardstick_of(c, m, n, k);
+    double best[2] = {0}, work = 2e-9 * (double)m * (double)n * (double)k;
+    for (int i = 0; i < 4 * ROUNDS; i++) {
+        sgemm(c, &stick);
+        TIME(c, best[0], zoe_op_linear(c->be, &y->on, &x->on, &w->on, NULL));
+        TIME(c, best[1], zoe_op_linear(c->be, &y->on, &x->on, &half->on, NULL));
+    }
+    double ceiling = ceiling_of(&stick);
+    printf("%-7s linear %4lld x %4lld x %4lld    sgemm %6.1f GFLOP/s; f32 %6.1f (%.2f), bf16 %6.1f (%.2f), %.1f GB/s of "
+           "weights\n",
+           c->level, (long long)m, (long long)k, (long long)n, ceiling, work / best[0], work / best[0] / ceiling,
+           work / best[1], work / best[1] / ceiling, 2e-9 * (double)(n * k) / best[1]);
+    check_done(c);
+}
+
+static void attention(checker *c, int64_t heads, int64_t tokens, int64_t keys, int64_t depth) {
+    operand *q = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, tokens, heads * depth);
+    operand *k = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, keys, heads * depth);
+    operand *v = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, keys, heads * depth);
+    operand *y = OUTPUT(c, ZOE_F32, DENSE, tokens, heads * depth);
+    zoe_tensor to = zoe_view_heads(&y->on, heads), qh = zoe_view_heads(&q->on, heads), kh = zoe_view_heads(&k->on, heads),
+               vh = zoe_view_heads(&v->on, heads);
+    yardstick stick = yardstick_of(c, 768, 8960, 1536);
+    double best = 0, work = 4e-9 * (double)heads * (double)tokens * (double)keys * (double)depth;
+    for (int i = 0; i < ROUNDS; i++) {
+        sgemm(c, &stick);
+        TIME(c, best, zoe_op_attention(c->be, &to, &qh, &kh, &vh, &(zoe_attention){.scale = 0.0884f}));
+    }
+    double ceiling = ceiling_of(&stick);
+    printf("%-7s attention %lld x %lld, %lld queries, %lld keys    sgemm %6.1f GFLOP/s; %6.1f (%.2f)\n", c->level,
+           (long long)heads, (long long)depth, (long long)tokens, (long long)keys, ceiling, work / best,
+           work / best / ceiling);
+    check_done(c);
+}
+
+static void conv(checker *c, int64_t frames, int64_t height, int64_t width, int64_t in, int64_t out, int up) {
+    operand *x = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, frames, height, width, in);
+    operand *w = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, out, up == 2 ? 1 : 3, 3, 3, in);
+    operand *y = OUTPUT(c, ZOE_F32, DENSE, frames, height * up, width * up, out);
+    zoe_conv p = {.kernel = {up == 2 ? 1 : 3, 3, 3},
+                  .stride = {1, 1, 1},
+                  .pad = {{up == 2 ? 0 : 2, 0}, {1, 1}, {1, 1}},
+                  .upsample = up};
+    yardstick stick = yardstick_of(c, 768, 8960, 1536);
+    double best = 0;
+    double work = 2e-9 * (double)zoe_tensor_count(&y->t) * (double)(p.kernel[0] * 9 * in);
+    for (int i = 0; i < ROUNDS; i++) {
+        sgemm(c, &stick);
+        TIME(c, best, zoe_op_conv(c->be, &y->on, &x->on, &w->on, &p));
+    }
+    double ceiling = ceiling_of(&stick);
+    printf("%-7s conv %d %d %d on %lldx%lldx%lld, %lld to %lld%s    sgemm %6.1f GFLOP/s; %6.1f (%.2f)\n", c->level,
+           p.kernel[0], p.kernel[1], p.kernel[2], (long long)frames, (long long)height, (long long)width, (long long)in,
+           (long long)out, up == 2 ? ", upsampled" : "", ceiling, work / best, work / best / ceiling);
+    check_done(c);
+}
+
+static void rate(checker *c, const char *what, double bytes, double seconds, double copy) {
+    printf("%-7s %-24s %6.2f GB/s (%.2f of memcpy)\n", c->level, what, bytes / seconds * 1e-9, bytes / seconds / copy);
+}
+
+/* Operations that move memory, on activations of 3072 tokens of 1536 channels; memcpy of as many bytes beside them. */
+static void rows(checker *c) {
+    const int64_t n = 3072, width = 1536;
+    operand *x = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, width), *z = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, width);
+    operand *y = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, width), *half = INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, n, width);
+    operand *cosine = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, 64), *channel = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, width);
+    double best[10] = {0}, bytes = (double)zoe_tensor_bytes(&x->t);
+    const zoe_tensor *two[] = {&x->on, &z->on}, *ch = &channel->on;
+    bool finite;
+    for (int i = 0; i < 2 * ROUNDS; i++) {
+        TIME(c, best[0], zoe_op_copy(c->be, &y->on, &x->on));
+        TIME(c, best[1], zoe_op_norm(c->be, &y->on, &x->on, &(zoe_norm){.eps = 1e-6f, .scale = ch, .shift = ch}));
+        zoe_qk qk =
+            {.heads = 12, .normalise = true, .kind = ZOE_NORM_RMS, .weight = ch, .cos = &cosine->on, .sin = &cosine->on};
+        TIME(c, best[2], zoe_op_qk_prepare(c->be, &y->on, &x->on, &qk));
+        TIME(c, best[3], zoe_op_activate(c->be, &y->on, &x->on, NULL, ZOE_ACT_SILU));
+        TIME(c, best[4], zoe_op_activate(c->be, &y->on, &x->on, NULL, ZOE_ACT_GELU_TANH));
+        TIME(c, best[5], zoe_op_activate(c->be, &y->on, &x->on, NULL, ZOE_ACT_GELU_ERF));
+        TIME(c, best[6], zoe_op_lincomb(c->be, &y->on, 2, two, (const float[]){0.5f, 2}));
+        TIME(c, best[7], zoe_op_scale_shift(c->be, &y->on, &x->on, ch, ch));
+        TIME(c, best[8], zoe_op_copy(c->be, &half->on, &x->on));
+        TIME(c, best[9], zoe_op_finite(c->be, &x->on, &finite));
+    }
+    static const char *const names[] = {"copy",         "layer norm, modulated", "rms norm and rotation",
+                                        "silu",         "gelu (tanh)",           "gelu (erf)",
+                                        "lincomb of 2", "scale_shift",           "copy to bf16",
+                                        "finite"};
+    static const double moved[] = {2, 2, 2, 2, 2, 2, 3, 2, 1.5, 1};
+    for (int i = 0; i < 10; i++) rate(c, names[i], moved[i] * bytes, best[i], 2 * bytes / best[0]);
+    check_done(c);
+}
+
+void bench_backend(checker *c) {
+    c->op = "bench";
+    if (c->threads > 0) omp_set_num_threads(c->threads); /* OpenBLAS asks for no number of its own */
+    if (wanted(c, "linear")) {
+        linear(c, 768, 8960, 1536);
+        linear(c, 768, 1536, 8960);
+        linear(c, 768, 1536, 1536);
+        linear(c, 3072, 1536, 1536);
+        for (int64_t m = 1; m <= 64; m *= 4) vector(c, m, 8960, 1536);
+    }
+    if (wanted(c, "attention")) {
+        attention(c, 12, 3072, 3072, 128);
+        attention(c, 12, 3072, 512, 128);
+        attention(c, 4, 1024, 1024, 32);
+        attention(c, 1, 1560, 1560, 384);
+    }
+    if (wanted(c, "conv")) {
+        conv(c, 1, 60, 104, 384, 384, 1);
+        conv(c, 2, 120, 208, 192, 192, 1);
+        conv(c, 2, 240, 416, 96, 96, 1);
+        conv(c, 2, 60, 104, 384, 192, 2);
+        conv(c, 2, 240, 416, 96, 3, 1);
+        conv(c, 4, 64, 64, 32, 32, 1);
+        conv(c, 4, 128, 128, 16, 16, 1);
+    }
+    if (wanted(c, "rows")) rows(c);
+}

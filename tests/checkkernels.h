@@ -1,0 +1,21 @@
+/* The parts of checkkernels. */
+#ifndef CHECKKERNELS_H
+#define CHECKKERNELS_H
+
+#include "backend/cpu/cpu.h"
+#include "check_operand.h"
+#include "check_reference.h"
+
+/* Elementwise operations and the like (check_elementwise.c). */
+void check_embedding(checker *c);
+void check_copy(checker *c);
+void check_zero(checker *c);
+void check_activate(checker *c);
+void check_scale_shift(checker *c);
+void check_lincomb(checker *c);
+void check_finite(checker *c);
+
+/* Timings (check_bench.c). */
+void bench_backend(checker *c);
+
+#endif
