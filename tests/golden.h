@@ -105,6 +105,8 @@ static inline void golden_request(golden *g, const zoe_config *config, zoe_reque
     golden_check(g, zoe_config_int(config, "num_inference_steps", 1, 4096, &steps));
     golden_check(g, zoe_config_real(config, "guidance_scale", &request->guidance));
     golden_check(g, zoe_config_real(config, "guidance_scale_2", &request->guidance_2));
+    golden_check(g, zoe_config_real(config, "frame_rate", &request->fps));
+    request->seed = 11; /* of every case's draws */
     request->width = (int32_t)width, request->height = (int32_t)height;
     request->frames = (int32_t)frames, request->steps = (int32_t)steps;
     snprintf(latents, 600, "%s/golden.safetensors:in.latents", g->dir);

@@ -2,9 +2,10 @@
 
 #include <string.h>
 
+#include "models/cogvideox/cogvideox.h"
 #include "models/wan/wan.h"
 
-const zoe_family *const zoe_families[] = {&zoe_wan_family, NULL};
+const zoe_family *const zoe_families[] = {&zoe_wan_family, &zoe_cogvideox_family, NULL};
 
 int zoe_family_find(const zoe_folder *folder, const zoe_family **out) {
     const char *class = NULL;
@@ -15,9 +16,11 @@ int zoe_family_find(const zoe_folder *folder, const zoe_family **out) {
         }
     if (folder->index.root) ZOE_TRY(zoe_config_text(&folder->index, "_class_name", &class));
     if (class)
-        return zoe_fail(folder->ctx, ZOE_ERR_UNSUPPORTED,
-                        "%s: pipeline %s is not supported; supported are WanPipeline and WanImageToVideoPipeline",
-                        folder->path, class);
+        return zoe_fail(
+            folder->ctx, ZOE_ERR_UNSUPPORTED,
+            "%s: pipeline %s is not supported; supported are WanPipeline, WanImageToVideoPipeline, CogVideoXPipeline "
+            "and CogVideoXImageToVideoPipeline",
+            folder->path, class);
     return zoe_fail(
         folder->ctx, ZOE_ERR_FORMAT,
         "%s is no model folder that is known here: expected model_index.json (diffusers layout), or config.json with "

@@ -1,0 +1,175 @@
+#include "models/cogvideox/vae_blocks.h"
+
+/* I, O: channels in and out; T, H, W: kernel */
+static const zoe_slot conv_slots[] = {
+    {"weight", offsetof(cogvideox_conv, w), ZOE_SLOT_CONV, "O I T H W", 0},
+    {"bias", offsetof(cogvideox_conv, b), ZOE_SLOT_VECTOR, "O", 0},
+    {0},
+};
+
+/* Per-frame convolutions are stored without the time axis. */
+static const zoe_slot frame_conv_slots[] = {
+    {"weight", offsetof(cogvideox_conv, w), ZOE_SLOT_CONV, "O I H W", 0},
+    {"bias", offsetof(cogvideox_conv, b), ZOE_SLOT_VECTOR, "O", 0},
+    {0},
+};
+
+static const zoe_slot norm_slots[] = {
+    {"weight", offsetof(cogvideox_norm, w), ZOE_SLOT_VECTOR, "O", 0},
+    {"bias", offsetof(cogvideox_norm, b), ZOE_SLOT_VECTOR, "O", 0},
+    {0},
+};
+
+static const int cube[3] = {3, 3, 3}, point[3] = {1, 1, 1};
+
+int zoe_cogvideox_bind_conv(zoe_weights *weights, cogvideox_conv *conv, int64_t in, int64_t out, const int kernel[3],
+                            const char *prefix) {
+    const zoe_dims dims = {['I' - 'A'] = in,
+                           ['O' - 'A'] = out,
+                           ['T' - 'A'] = kernel[0],
+                           ['H' - 'A'] = kernel[1],
+                           ['W' - 'A'] = kernel[2]};
+    return zoe_weights_bind(weights, kernel[0] ? conv_slots : frame_conv_slots, dims, conv, "%s", prefix);
+}
+
+int zoe_cogvideox_bind_norm(zoe_weights *weights, cogvideox_norm *norm, int64_t channels, int64_t latent,
+                            const char *prefix) {
+    const zoe_dims dims = {['O' - 'A'] = channels};
+    char name[256];
+    ZOE_TRY(zoe_weights_bind(weights, norm_slots, dims, norm, latent ? "%snorm_layer." : "%s", prefix));
+    if (!latent) return ZOE_OK;
+    snprintf(name, sizeof name, "%sconv_y.conv.", prefix);
+    ZOE_TRY(zoe_cogvideox_bind_conv(weights, &norm->scale, latent, channels, point, name));
+    snprintf(name, sizeof name, "%sconv_b.conv.", prefix);
+    return zoe_cogvideox_bind_conv(weights, &norm->shift, latent, channels, point, name);
+}
+
+int zoe_cogvideox_bind_resnet(zoe_weights *weights, cogvideox_resnet *resnet, int64_t in, int64_t out, int64_t latent,
+                              const char *prefix) {
+    char name[256];
+    snprintf(name, sizeof name, "%snorm1.", prefix);
+    ZOE_TRY(zoe_cogvideox_bind_norm(weights, &resnet->norm_1, in, latent, name));
+    snprintf(name, sizeof name, "%snorm2.", prefix);
+    ZOE_TRY(zoe_cogvideox_bind_norm(weights, &resnet->norm_2, out, latent, name));
+    snprintf(name, sizeof name, "%sconv1.conv.", prefix);
+    ZOE_TRY(zoe_cogvideox_bind_conv(weights, &resnet->conv_1, in, out, cube, name));
+    snprintf(name, sizeof name, "%sconv2.conv.", prefix);
+    ZOE_TRY(zoe_cogvideox_bind_conv(weights, &resnet->conv_2, out, out, cube, name));
+    if (in == out) return ZOE_OK;
+    snprintf(name, sizeof name, "%sconv_shortcut.", prefix);
+    return zoe_cogvideox_bind_conv(weights, &resnet->shortcut, in, out, point, name);
+}
+
+int zoe_cogvideox_begin_conv(zoe_backend *be, cogvideox_conv *conv, int64_t height, int64_t width) {
+    conv->begun = false;
+    if (conv->w.shape[1] == 1) return ZOE_OK;
+    return ZOE_NEW(be, &conv->history, be->dtype, conv->w.shape[1] - 1, height, width, conv->w.shape[4]);
+}
+
+int zoe_cogvideox_begin_resnets(zoe_backend *be, cogvideox_resnet *resnets, int count, int64_t height, int64_t width) {
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY(zoe_cogvideox_begin_conv(be, &resnets[i].conv_1, height, width));
+        ZOE_TRY(zoe_cogvideox_begin_conv(be, &resnets[i].conv_2, height, width));
+    }
+    return ZOE_OK;
+}
+
+/* Before the first chunk: its first frame, repeated. */
+static int begin_history(zoe_backend *be, cogvideox_conv *conv, const zoe_tensor *x) {
+    zoe_tensor first = zoe_view_slice(x, 0, 0, conv->history.shape[0]);
+    first.stride[0] = 0;
+    conv->begun = true;
+    return zoe_op_copy(be, &conv->history, &first);
+}
+
+/* The last two frames of history and x. */
+static int carry(zoe_backend *be, cogvideox_conv *conv, const zoe_tensor *x) {
+    int64_t frames = x->shape[0], kept = conv->history.shape[0];
+    for (int64_t i = 0; i < kept; i++) {
+        int64_t from = frames - kept + i; /* negative: of the history */
+        zoe_tensor to = zoe_view_slice(&conv->history, 0, i, 1);
+        zoe_tensor frame = from < 0 ? zoe_view_slice(&conv->history, 0, kept + from, 1) : zoe_view_slice(x, 0, from, 1);
+        ZOE_TRY(zoe_op_copy(be, &to, &frame));
+    }
+    return ZOE_OK;
+}
+
+int zoe_cogvideox_conv(zoe_backend *be, cogvideox_conv *conv, zoe_tensor *y, const zoe_tensor *x,
+                       const zoe_tensor *residual) {
+    bool carried = conv->w.shape[1] > 1;
+    int kernel[3] = {(int)conv->w.shape[1], (int)conv->w.shape[2], (int)conv->w.shape[3]};
+    zoe_conv p = {.kernel = {kernel[0], kernel[1], kernel[2]},
+                  .stride = {1, 1, 1},
+                  .pad = {{0, 0}, {kernel[1] / 2, kernel[1] / 2}, {kernel[2] / 2, kernel[2] / 2}},
+                  .upsample = 1,
+                  .history = carried ? &conv->history : NULL,
+                  .bias = &conv->b,
+                  .residual = residual};
+    if (carried && !conv->begun) ZOE_TRY(begin_history(be, conv, x));
+    ZOE_TRY(zoe_op_conv(be, y, x, &conv->w, &p));
+    return carried ? carry(be, conv, x) : ZOE_OK;
+}
+
+/* The map that a norm's convolution makes of the latents, fresh on the arena. */
+static int make_map(zoe_backend *be, const cogvideox_conv *conv, const zoe_tensor *latents, zoe_tensor *map) {
+    zoe_conv p = {.kernel = {1, 1, 1}, .stride = {1, 1, 1}, .upsample = 1, .bias = &conv->b};
+    ZOE_TRY(ZOE_NEW(be, map, be->dtype, latents->shape[0], latents->shape[1], latents->shape[2], conv->w.shape[0]));
+    return zoe_op_conv(be, map, latents, &conv->w, &p);
+}
+
+int zoe_cogvideox_norm_silu(const zoe_cogvideox_vae *vae, const cogvideox_norm *norm, zoe_tensor *y, const zoe_tensor *x,
+                            const zoe_tensor *latents) {
+    zoe_backend *be = vae->be;
+    size_t mark = zoe_arena_mark(be);
+    zoe_tensor scale, shift;
+    zoe_group_norm p = {.groups = vae->config.groups,
+                        .eps = (float)vae->config.eps,
+                        .weight = &norm->w,
+                        .bias = &norm->b,
+                        .first_apart = x->shape[0] > 1 && x->shape[0] % 2 == 1,
+                        .act = ZOE_ACT_SILU};
+    if (latents) {
+        ZOE_TRY(make_map(be, &norm->scale, latents, &scale));
+        ZOE_TRY(make_map(be, &norm->shift, latents, &shift));
+        p.scale = &scale, p.shift = &shift;
+    }
+    ZOE_TRY(zoe_op_group_norm(be, y, x, &p));
+    zoe_arena_release(be, mark);
+    return ZOE_OK;
+}
+
+/* y = x + conv(silu(norm(conv(silu(norm(x)))))); y serves as scratch before it is written */
+static int run_resnet(const zoe_cogvideox_vae *vae, cogvideox_resnet *resnet, const zoe_tensor *latents,
+                      const zoe_tensor *x, zoe_tensor *y) {
+    zoe_backend *be = vae->be;
+    size_t mark = zoe_arena_mark(be);
+    zoe_tensor hidden, normed = *y, shortcut;
+    ZOE_TRY(zoe_new_tensor(be, &hidden, be->dtype, 4, y->shape));
+    size_t inner = zoe_arena_mark(be);
+    if (resnet->shortcut.w.rank) ZOE_TRY(zoe_new_tensor(be, &normed, be->dtype, 4, x->shape));
+    ZOE_TRY(zoe_cogvideox_norm_silu(vae, &resnet->norm_1, &normed, x, latents));
+    ZOE_TRY(zoe_cogvideox_conv(be, &resnet->conv_1, &hidden, &normed, NULL));
+    zoe_arena_release(be, inner);
+    ZOE_TRY(zoe_cogvideox_norm_silu(vae, &resnet->norm_2, &hidden, &hidden, latents));
+    if (resnet->shortcut.w.rank) {
+        ZOE_TRY(zoe_new_tensor(be, &shortcut, be->dtype, 4, y->shape));
+        ZOE_TRY(zoe_cogvideox_conv(be, &resnet->shortcut, &shortcut, x, NULL));
+        x = &shortcut;
+    }
+    ZOE_TRY(zoe_cogvideox_conv(be, &resnet->conv_2, y, &hidden, x));
+    zoe_arena_release(be, mark);
+    return ZOE_OK;
+}
+
+int zoe_cogvideox_resnets(const zoe_cogvideox_vae *vae, cogvideox_resnet *resnets, int count, const zoe_tensor *latents,
+                          const zoe_tensor *x, zoe_tensor *y) {
+    zoe_tensor pair[2];
+    for (int i = 0; i < count; i++) {
+        int64_t out = resnets[i].conv_1.w.shape[0];
+        if (i < 2) ZOE_TRY(ZOE_NEW(vae->be, &pair[i], vae->be->dtype, x->shape[0], x->shape[1], x->shape[2], out));
+        ZOE_TRY(run_resnet(vae, &resnets[i], latents, x, &pair[i % 2]));
+        x = &pair[i % 2];
+    }
+    *y = *x;
+    return ZOE_OK;
+}
