@@ -1,6 +1,6 @@
 /*
  * Checkpoints as folders publish them: one file, or shards named by an index. This file finds and maps the files and
- * keeps the sorted list of entries; what stands in a file is the business of safetensors.c.
+ * keeps the sorted list of entries; what stands in a file is the business of safetensors.c and pth.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -127,6 +127,9 @@ static int read_file(zoe_checkpoint *ckpt, int number) {
     if (file->size < 1024 && file->size > sizeof pointer && memcmp(file->data, pointer, sizeof pointer - 1) == 0)
         return zoe_fail(ckpt->ctx, ZOE_ERR_FORMAT, "%s is a Git LFS pointer, not the weights themselves: run git lfs pull",
                         file->path);
+    bool zip = file->size >= 4 && memcmp(file->data, "PK\3\4", 4) == 0;
+    if (zip || ends_with(file->path, ".pth") || ends_with(file->path, ".pt") || ends_with(file->path, ".bin"))
+        return zoe_pth_read(ckpt, number);
     return zoe_safetensors_read(ckpt, number);
 }
 

@@ -23,7 +23,8 @@ typedef struct zoe_entry {
 typedef struct zoe_checkpoint zoe_checkpoint;
 
 /*
- * Opens `path`: a .safetensors file, an index (.safetensors.index.json), or a folder that holds one of
+ * Opens `path`: a .safetensors file, an index (.safetensors.index.json), an archive of torch.save() (.pth, .pt, .bin; only
+ * a dictionary of dense tensors, nothing of it is executed), or a folder that holds one of
  * `<stem>.safetensors`, `<stem>.safetensors.index.json` with stem "diffusion_pytorch_model" or "model".
  * Checks header size, JSON, dtypes, shapes, offsets, overlaps and the files' sizes; reads no tensor data.
  */

@@ -1,4 +1,4 @@
-/* What the readers of single files share with checkpoint.c. */
+/* What the readers of single files (safetensors, PyTorch archives) share with checkpoint.c. */
 #ifndef ZOE_FORMATS_CHECKPOINT_PARTS_H
 #define ZOE_FORMATS_CHECKPOINT_PARTS_H
 
@@ -36,6 +36,7 @@ bool zoe_checkpoint_bytes(zoe_dtype dtype, int rank, const int64_t *shape, uint6
 
 /* Read the tensors of a mapped file. */
 int zoe_safetensors_read(zoe_checkpoint *ckpt, int file);
+int zoe_pth_read(zoe_checkpoint *ckpt, int file);
 
 /* A list of names in an error text, which ends with "and N more" where the space does. */
 typedef struct zoe_name_list {
