@@ -141,7 +141,11 @@ typedef struct zoe_arena {
 struct zoe_backend {
     const zoe_backend_ops *ops;
     zoe_context *ctx;
-    zoe_dtype dtype; /* of activations */
+    zoe_dtype dtype;                   /* of activations */
+    int64_t weight_budget;             /* bytes of weights that may be loaded at a time; 0: no limit */
+    int64_t weight_bytes, weight_peak; /* loaded now, and at most so far */
+    int64_t weight_loads;              /* bytes loaded in all, again and again where they stream */
+    int64_t weight_least;              /* smallest weight_budget under which what was used so far runs */
     zoe_arena arena;
     zoe_work work;
 };

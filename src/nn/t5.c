@@ -26,7 +26,7 @@ struct zoe_t5 {
 
 /* W width, I heads * head_dim, F ffn, V vocabulary, B buckets, H heads, T: the block has a position table */
 static const zoe_slot end_slots[] = {
-    {"shared.weight", offsetof(ends, embedding), ZOE_SLOT_LINEAR, "V W", 0},
+    {"shared.weight", offsetof(ends, embedding), ZOE_SLOT_TABLE, "V W", 0},
     {"encoder.final_layer_norm.weight", offsetof(ends, final_norm), ZOE_SLOT_VECTOR, "W", 0},
     {0},
 };
@@ -221,12 +221,21 @@ static int feed_forward(zoe_t5 *t5, const block *b, zoe_tensor *x) {
 
 /* x [count, width]: embeddings of the ids */
 static int embed(zoe_t5 *t5, const int32_t *ids, int64_t count, zoe_tensor *x) {
-    zoe_tensor on_device;
-    ZOE_TRY(zoe_nn_from_host(t5->be, &on_device, ZOE_I32, 1, &count, ids));
-    ZOE_TRY(zoe_weights_acquire(t5->weights, 0));
-    int status = zoe_op_embedding(t5->be, x, &t5->ends.embedding, &on_device);
-    zoe_weights_release(t5->weights, 0);
-    return status;
+    zoe_backend *be = t5->be;
+    int64_t width = t5->config.width;
+    zoe_tensor rows;
+    float *host;
+    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, host, count * width));
+    int status = zoe_weights_acquire(t5->weights, 0);
+    if (status == ZOE_OK) {
+        for (int64_t i = 0; i < count && be->ops->computes; i++)
+            zoe_weights_table_row(&t5->ends.embedding, ids[i], host + i * width);
+        zoe_weights_release(t5->weights, 0);
+        status = zoe_nn_from_host(be, &rows, ZOE_F32, 2, (const int64_t[]){count, width}, host);
+    }
+    zoe_free(be->ctx, host);
+    ZOE_TRY(status);
+    return zoe_op_copy(be, x, &rows);
 }
 
 static int run_block(zoe_t5 *t5, int i, zoe_tensor *x, zoe_tensor *bias) {

@@ -19,6 +19,12 @@ typedef struct item {
     void *owned;                 /* backend memory, or NULL while unloaded or used from the mapping */
 } item;
 
+typedef struct unit {
+    int64_t bytes; /* while loaded */
+    int users;     /* acquisitions not yet released */
+    bool loaded;
+} unit;
+
 struct zoe_weights {
     zoe_backend *be;
     const zoe_checkpoint *ckpt;
@@ -27,8 +33,9 @@ struct zoe_weights {
     zoe_dtype dtype;
     item *items;
     size_t count, capacity;
-    int units;
-    bool *loaded; /* by unit */
+    unit *units;
+    int unit_count;
+    int keep; /* units from here on are given back when released */
 };
 
 int zoe_weights_create(zoe_backend *be, const zoe_checkpoint *ckpt, const char *part, const zoe_alias *aliases,
@@ -47,17 +54,18 @@ void zoe_weights_free(zoe_weights *weights) {
     zoe_weights_unload(weights);
     for (size_t i = 0; i < weights->count; i++) zoe_free(ctx, weights->items[i].name);
     zoe_free(ctx, weights->items);
-    zoe_free(ctx, weights->loaded);
+    zoe_free(ctx, weights->units);
     zoe_free(ctx, weights);
 }
 
 int zoe_weights_unit(zoe_weights *weights) {
     zoe_context *ctx = weights->be->ctx;
-    bool *loaded = zoe_realloc(ctx, weights->loaded, (size_t)weights->units + 1);
-    if (!loaded) return zoe_out_of_memory(ctx, (size_t)weights->units + 1, weights->part);
-    weights->loaded = loaded;
-    loaded[weights->units] = false;
-    return weights->units++;
+    size_t bytes = ((size_t)weights->unit_count + 1) * sizeof(unit);
+    unit *units = zoe_realloc(ctx, weights->units, bytes);
+    if (!units) return zoe_out_of_memory(ctx, bytes, weights->part);
+    weights->units = units;
+    units[weights->unit_count] = (unit){0};
+    return weights->unit_count++;
 }
 
 static int add_item(zoe_weights *weights, const char *prefix, const zoe_slot *slot, const zoe_dims dims, void *target) {
@@ -70,7 +78,9 @@ static int add_item(zoe_weights *weights, const char *prefix, const zoe_slot *sl
         weights->capacity = capacity;
     }
     item *it = &weights->items[weights->count];
-    *it = (item){.target = (zoe_tensor *)((char *)target + slot->member), .kind = slot->kind, .unit = weights->units - 1};
+    *it = (item){.target = (zoe_tensor *)((char *)target + slot->member),
+                 .kind = slot->kind,
+                 .unit = weights->unit_count - 1};
     it->rank = zoe_shape_rule(slot->shape, dims, it->shape);
     if (it->rank <= 0) return zoe_fail(ctx, ZOE_ERR_INTERNAL, "shape rule \"%s\" of %s", slot->shape, slot->name);
     it->name = zoe_format(ctx, "%s%s", prefix, slot->name);
@@ -86,7 +96,7 @@ int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims
     va_start(args, prefix);
     int length = vsnprintf(text, sizeof text, prefix, args);
     va_end(args);
-    if (length < 0 || (size_t)length >= sizeof text || weights->units == 0)
+    if (length < 0 || (size_t)length >= sizeof text || weights->unit_count == 0)
         return zoe_fail(weights->be->ctx, ZOE_ERR_INTERNAL, "binding %s", prefix);
     for (const zoe_slot *slot = slots; slot->name; slot++)
         if (!slot->when || dims[slot->when - 'A']) ZOE_TRY(add_item(weights, text, slot, dims, target));
@@ -148,8 +158,7 @@ static void resolve(zoe_weights *weights, item *it, char *problem, size_t size) 
     it->skip = index * item_count(it);
 }
 
-int zoe_weights_check(zoe_weights *weights) {
-    if (!weights->ckpt) return ZOE_OK;
+static int resolve_all(zoe_weights *weights) {
     char text[ZOE_ERROR_TEXT - 512], problem[512];
     size_t used = 0;
     int problems = 0, told = 0;
@@ -189,6 +198,8 @@ static zoe_tensor loaded_form(const zoe_weights *weights, const item *it) {
         return ZOE_TENSOR(NULL, be->dtype, out, first, space[0], space[1], in);
     }
     if (it->kind == ZOE_SLOT_PRECISE) return ZOE_TENSOR(NULL, ZOE_F32, out, count / (out ? out : 1));
+    if (it->kind == ZOE_SLOT_TABLE)
+        return ZOE_TENSOR(NULL, it->entry ? it->entry->dtype : ZOE_BF16, out, count / (out ? out : 1));
     zoe_dtype dtype = weights->dtype != ZOE_DTYPE_COUNT ? weights->dtype : it->entry ? it->entry->dtype : ZOE_BF16;
     if (!be->ops->host_memory)
         dtype = be->dtype;
@@ -197,9 +208,26 @@ static zoe_tensor loaded_form(const zoe_weights *weights, const item *it) {
     return ZOE_TENSOR(NULL, dtype, out, count / (out ? out : 1));
 }
 
+/* What loading takes: a table's pages come in as its rows are used. */
+static void measure_units(zoe_weights *weights) {
+    for (int i = 0; i < weights->unit_count; i++) weights->units[i].bytes = 0;
+    for (size_t i = 0; i < weights->count; i++) {
+        const item *it = &weights->items[i];
+        zoe_tensor form = loaded_form(weights, it);
+        if (it->kind != ZOE_SLOT_TABLE) weights->units[it->unit].bytes += zoe_tensor_bytes(&form);
+    }
+}
+
+int zoe_weights_check(zoe_weights *weights) {
+    int status = weights->ckpt ? resolve_all(weights) : ZOE_OK;
+    measure_units(weights);
+    return status;
+}
+
 static bool usable_in_place(const zoe_weights *weights, const item *it, const zoe_tensor *form) {
-    return weights->be->ops->host_memory && it->entry && it->kind != ZOE_SLOT_CONV && form->dtype == it->entry->dtype &&
-           aligned(item_data(it), form->dtype);
+    if (it->kind == ZOE_SLOT_TABLE) return true;
+    if (!it->entry || it->kind == ZOE_SLOT_CONV) return false;
+    return weights->be->ops->host_memory && form->dtype == it->entry->dtype && aligned(item_data(it), form->dtype);
 }
 
 static int check_finite(const zoe_weights *weights, const item *it) {
@@ -240,9 +268,10 @@ static int load_item(zoe_weights *weights, item *it) {
     zoe_backend *be = weights->be;
     zoe_context *ctx = be->ctx;
     zoe_tensor form = loaded_form(weights, it);
-    if (be->ops->computes && it->entry && it->kind != ZOE_SLOT_LINEAR) ZOE_TRY(check_finite(weights, it));
+    bool small = it->kind == ZOE_SLOT_VECTOR || it->kind == ZOE_SLOT_CONV;
+    if (be->ops->computes && it->entry && small) ZOE_TRY(check_finite(weights, it));
     if (usable_in_place(weights, it, &form)) {
-        form.data = (void *)(uintptr_t)item_data(it);
+        if (it->entry) form.data = (void *)(uintptr_t)item_data(it);
         *it->target = form;
         return ZOE_OK;
     }
@@ -270,29 +299,98 @@ static void unload_item(zoe_weights *weights, item *it) {
     it->target->data = NULL;
 }
 
-static void unload_unit(zoe_weights *weights, int unit) {
+static void unload_unit(zoe_weights *weights, int index) {
+    unit *u = &weights->units[index];
     for (size_t i = 0; i < weights->count; i++)
-        if (weights->items[i].unit == unit) unload_item(weights, &weights->items[i]);
-    weights->loaded[unit] = false;
+        if (weights->items[i].unit == index) unload_item(weights, &weights->items[i]);
+    if (u->loaded) weights->be->weight_bytes -= u->bytes;
+    u->loaded = false;
 }
 
-int zoe_weights_acquire(zoe_weights *weights, int unit) {
-    if (weights->loaded[unit]) return ZOE_OK;
-    int status = ZOE_OK;
-    for (size_t i = 0; i < weights->count && status == ZOE_OK; i++)
-        if (weights->items[i].unit == unit) status = load_item(weights, &weights->items[i]);
-    weights->loaded[unit] = status == ZOE_OK;
-    if (status != ZOE_OK) unload_unit(weights, unit);
-    return status;
+static int load_unit(zoe_weights *weights, int index) {
+    zoe_backend *be = weights->be;
+    unit *u = &weights->units[index];
+    for (size_t i = 0; i < weights->count; i++) {
+        if (weights->items[i].unit != index) continue;
+        int status = load_item(weights, &weights->items[i]);
+        if (status == ZOE_OK) continue;
+        unload_unit(weights, index);
+        return status;
+    }
+    u->loaded = true;
+    be->weight_bytes += u->bytes;
+    be->weight_loads += u->bytes;
+    if (be->weight_bytes > be->weight_peak) be->weight_peak = be->weight_bytes;
+    return ZOE_OK;
 }
 
-void zoe_weights_release(zoe_weights *weights, int unit) {
-    (void)weights;
-    (void)unit; /* every unit stays resident until the network is unloaded */
+/* The two units that stream are one at work and one on its way. */
+static int64_t streaming_bytes(const zoe_weights *weights, int from) {
+    int64_t largest = 0;
+    for (int i = from; i < weights->unit_count; i++)
+        if (weights->units[i].bytes > largest) largest = weights->units[i].bytes;
+    return weights->unit_count - from > 1 ? 2 * largest : largest;
+}
+
+int64_t zoe_weights_least(const zoe_weights *weights) {
+    return weights->units[0].bytes + streaming_bytes(weights, 1);
+}
+
+/* As many leading units stay as the budget allows beside those that stream. */
+static void choose_keep(zoe_weights *weights) {
+    int64_t budget = weights->be->weight_budget, kept = weights->units[0].bytes, all = 0;
+    for (int i = 0; i < weights->unit_count; i++) all += weights->units[i].bytes;
+    weights->keep = weights->unit_count;
+    if (!budget || all <= budget) return;
+    weights->keep = 1;
+    while (weights->keep < weights->unit_count) {
+        kept += weights->units[weights->keep].bytes;
+        if (kept + streaming_bytes(weights, weights->keep + 1) > budget) return;
+        weights->keep++;
+    }
+}
+
+static bool nothing_loaded(const zoe_weights *weights) {
+    for (int i = 0; i < weights->unit_count; i++)
+        if (weights->units[i].loaded) return false;
+    return true;
+}
+
+/* Asks for the pages of the streaming unit that comes after this one. */
+static void prefetch_next(const zoe_weights *weights, int index) {
+    int next = index + 1 < weights->unit_count ? index + 1 : weights->keep;
+    if (next < weights->keep || next >= weights->unit_count || weights->units[next].loaded) return;
+    for (size_t i = 0; i < weights->count; i++)
+        if (weights->items[i].unit == next && weights->items[i].entry)
+            zoe_checkpoint_prefetch(weights->ckpt, weights->items[i].entry);
+}
+
+int zoe_weights_acquire(zoe_weights *weights, int index) {
+    unit *u = &weights->units[index];
+    if (nothing_loaded(weights)) choose_keep(weights);
+    if (zoe_weights_least(weights) > weights->be->weight_least) weights->be->weight_least = zoe_weights_least(weights);
+    if (!u->loaded) ZOE_TRY(load_unit(weights, index));
+    u->users++;
+    if (weights->keep < weights->unit_count && weights->be->ops->computes) prefetch_next(weights, index);
+    return ZOE_OK;
+}
+
+void zoe_weights_release(zoe_weights *weights, int index) {
+    if (--weights->units[index].users == 0 && index >= weights->keep) unload_unit(weights, index);
 }
 
 void zoe_weights_unload(zoe_weights *weights) {
-    for (int unit = 0; unit < weights->units; unit++) unload_unit(weights, unit);
+    for (int i = 0; i < weights->unit_count; i++) unload_unit(weights, i);
+}
+
+void zoe_weights_table_row(const zoe_tensor *table, int64_t row, float *out) {
+    const char *data = table->data;
+    if (!data) {
+        zoe_random_fill(out, ZOE_F32, table->shape[1], (uint64_t)row, 0, 1.7f);
+        return;
+    }
+    zoe_convert_floats(out, ZOE_F32, data + (size_t)(row * table->shape[1]) * zoe_dtype_size(table->dtype), table->dtype,
+                       table->shape[1]);
 }
 
 int64_t zoe_weights_bytes(const zoe_weights *weights) {

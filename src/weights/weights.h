@@ -15,6 +15,7 @@ typedef enum zoe_slot_kind {
     ZOE_SLOT_LINEAR, /* [out, ...] seen as [out, in], in the float type of the file, used from the mapping where possible */
     ZOE_SLOT_PRECISE, /* as linear, but float32 on every backend */
     ZOE_SLOT_VECTOR,  /* float32, whatever the file has */
+    ZOE_SLOT_TABLE,   /* [rows, width] looked up by row on the host: stays in the mapping, whatever the backend */
     ZOE_SLOT_CONV, /* [out, in, kt, kh, kw] or [out, in, kh, kw] rearranged to [out, kt, kh, kw, in], float32 on the CPU */
 } zoe_slot_kind;
 
@@ -66,7 +67,11 @@ int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims
 /* Looks every bound slot up; one error names all that are missing or have another shape or dtype. */
 int zoe_weights_check(zoe_weights *weights);
 
-/* Makes a unit's tensors valid; pairs nest. The order of use is the order of the units, again and again. */
+/*
+ * Makes a unit's tensors valid; pairs nest. The order of use is the order of the units, again and again. Under the
+ * backend's weight_budget as many leading units as fit stay loaded from use to use (the first always does); the rest come
+ * and go, the next one being asked for while one is at work.
+ */
 int zoe_weights_acquire(zoe_weights *weights, int unit);
 void zoe_weights_release(zoe_weights *weights, int unit);
 
@@ -74,6 +79,12 @@ void zoe_weights_release(zoe_weights *weights, int unit);
 void zoe_weights_unload(zoe_weights *weights);
 
 int64_t zoe_weights_bytes(const zoe_weights *weights); /* as stored in the checkpoint */
+
+/* The smallest weight_budget under which the network runs: its first unit and two of the largest others. */
+int64_t zoe_weights_least(const zoe_weights *weights);
+
+/* Row `row` of a table slot's tensor as float32; of random weights the same numbers each time. */
+void zoe_weights_table_row(const zoe_tensor *table, int64_t row, float *out);
 
 /* The first tensor with a NaN or infinity in the file, or NULL. Reads everything. */
 const char *zoe_weights_find_nonfinite(const zoe_weights *weights);
