@@ -25,6 +25,8 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 VARIANTS = ("t2v", "i2v", "flf2v", "t2v-a14b", "i2v-a14b", "ti2v")
 TWO_EXPERTS = {"t2v-a14b": 0.875, "i2v-a14b": 0.9}  # where the second expert takes over, of the noise scale
 CLIP_PIXELS, CLIP_PATCH = 28, 7
+# Parameters that are rows to choose from or to add, not matrices to multiply by.
+TABLES = ("scale_shift_table", "pos_embed", "position_embedding", "class_embedding", "shared", "relative_attention_bias")
 
 # ---- the model folder ----
 
@@ -39,7 +41,7 @@ def randomise(module, generator):
                 parameter.copy_(1 + 0.2 * noise)
             elif parameter.ndim == 1:
                 parameter.copy_(0.2 * noise)
-            elif "table" in name or "embed" in name and parameter.ndim < 4 or "shared" in name or "bias" in name:
+            elif any(part in name for part in TABLES):
                 parameter.copy_(0.5 * noise)
             else:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
