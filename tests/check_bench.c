@@ -75,6 +75,7 @@ static void linear(checker *c, int64_t m, int64_t n, int64_t k) {
         TIME(c, best[1], zoe_op_linear(c->be, &y->on, &x->on, &bf16->on, NULL));
         TIME(c, best[2], zoe_op_linear(c->be, &y->on, &x->on, &f16->on, NULL));
     }
+    double ceiling = ceiling_of(&stick);
     printf(
         "%-7s linear %4lld x %4lld x %4lld    sgemm %6.1f GFLOP/s; f32 %6.1f (%.2f), bf16 %6.1f (%.2f), f16 %6.1f (%.2f)\n",
         c->level, (long long)m, (long long)k, (long long)n, ceiling, work / best[0], work / best[0] / ceiling,
