@@ -129,7 +129,7 @@ typedef struct zoe_model_settings {
     const char *device; /* "cpu", "cuda" or "cuda:N" */
     const char *dtype;  /* "f32" or "bf16": type of activations; NULL: the device's own choice (cpu: f32) */
     int64_t vram;       /* budget of device memory in bytes; 0: what is free, less a margin */
-    int64_t ram;        /* budget of host memory in bytes; 0: what is free, less a margin */
+    int64_t ram; /* budget of host memory in bytes; 0: none, weights being mapped pages that the system can take back */
 } zoe_model_settings;
 
 ZOE_API void zoe_model_settings_init(zoe_model_settings *settings);
@@ -166,9 +166,9 @@ typedef struct zoe_request {
     int32_t frames;
     double fps;
     int32_t steps;
-    double guidance;   /* classifier-free guidance scale; 1 turns it off */
-    double guidance_2; /* scale of the second expert; negative: the same as `guidance` */
-    double flow_shift; /* shift of the flow schedule; 0: as the model's scheduler says */
+    double guidance;     /* classifier-free guidance scale; 1 turns it off */
+    double guidance_2;   /* scale of the second expert; negative: the same as `guidance` */
+    double flow_shift;   /* shift of the flow schedule; 0: as the model's scheduler says */
     const char *sampler; /* "unipc", "euler", "ddim" or "dpm"; NULL: as the model's scheduler says */
     uint64_t seed;
     const char *init_latents; /* "FILE.safetensors:NAME": start from this tensor instead of drawing noise */
@@ -198,6 +198,13 @@ typedef struct zoe_result {
  * ZOE_ERR_CANCELLED the frames decoded so far stay in a playable output file; after any other failure no output is left.
  */
 ZOE_API int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *result);
+
+/*
+ * What zoe_generate() would take: for each phase the weights, activations and peaks of memory, the bytes that stream and
+ * the operations, with an estimate of the time; freed by zoe_string_free(). Computes and loads nothing. Under a budget that
+ * cannot be met: ZOE_ERR_BUDGET, with the smallest that can.
+ */
+ZOE_API int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json);
 
 /* ---- reports: JSON text, freed by zoe_string_free() ---- */
 

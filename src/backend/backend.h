@@ -108,6 +108,8 @@ typedef struct zoe_backend_ops {
     int (*download)(zoe_backend *be, void *host, const void *from, size_t bytes);
     int (*synchronize)(zoe_backend *be);
     void (*trim)(zoe_backend *be); /* gives memory behind the unused part of the arena back to the system */
+    /* Puts memory behind the arena's first `bytes` bytes; NULL where the system does that when they are touched. */
+    int (*grow)(zoe_backend *be, size_t bytes);
 
     int (*linear)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
     int (*norm)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p);
@@ -136,6 +138,7 @@ typedef struct zoe_work {
 typedef struct zoe_arena {
     char *base;
     size_t size, used, peak;
+    size_t backed; /* bytes with memory behind them, where the backend has grow() */
 } zoe_arena;
 
 struct zoe_backend {

@@ -4,8 +4,8 @@
 
 #include "formats/tokenizer.h"
 #include "media/media.h"
-#include "pipeline/model.h"
 #include "pipeline/options.h"
+#include "pipeline/plan.h"
 
 /* What one call of zoe_generate() holds. */
 typedef struct generation {
@@ -15,6 +15,9 @@ typedef struct generation {
     zoe_result result;
     zoe_progress progress;
     double phase_start;
+    const int64_t *budgets; /* of weights, by phase; NULL: none */
+    zoe_phase_use *use;     /* by phase */
+    zoe_phase_use before;   /* counters at the phase's start */
     zoe_video_writer *video;
     zoe_sampler *sampler;
     zoe_tensor latents;
@@ -29,9 +32,19 @@ static void report(generation *g) {
     if (g->request.progress) g->request.progress(g->request.user, &g->progress);
 }
 
+static zoe_phase_use counters(const zoe_backend *be) {
+    return (zoe_phase_use){.loaded = be->weight_loads, .work = be->work};
+}
+
 static void begin_phase(generation *g, zoe_phase phase, int steps) {
+    zoe_backend *be = g->run.be;
     g->progress = (zoe_progress){.phase = phase, .steps = steps, .seconds_left = -1};
     g->phase_start = zoe_now();
+    g->before = counters(be);
+    be->weight_budget = g->budgets ? g->budgets[phase] : 0;
+    be->weight_peak = be->weight_bytes;
+    be->weight_least = 0;
+    be->arena.peak = be->arena.used;
     report(g);
 }
 
@@ -44,8 +57,19 @@ static void end_step(generation *g) {
 }
 
 static void end_phase(generation *g) {
+    zoe_backend *be = g->run.be;
+    zoe_phase_use now = counters(be), *use = &g->use[g->progress.phase];
     g->result.seconds[g->progress.phase] = zoe_now() - g->phase_start;
-    zoe_arena_trim(g->run.be);
+    use->activations = (int64_t)be->arena.peak;
+    use->weights = be->weight_peak;
+    use->least_weights = be->weight_least;
+    use->loaded = now.loaded - g->before.loaded;
+    use->steps = g->progress.steps;
+    use->work = (zoe_work){.linear_flops = now.work.linear_flops - g->before.work.linear_flops,
+                           .attention_flops = now.work.attention_flops - g->before.work.attention_flops,
+                           .conv_flops = now.work.conv_flops - g->before.work.conv_flops,
+                           .bytes = now.work.bytes - g->before.work.bytes};
+    zoe_arena_trim(be);
 }
 
 /* ---- set-up ---- */
@@ -253,7 +277,7 @@ static int run_denoise(generation *g) {
 static int take_frame(zoe_run *run, const float *frame) {
     generation *g = (generation *)run;
     const zoe_request *r = &g->request;
-    int64_t values = (int64_t)r->width * r->height * 3;
+    int64_t values = run->be->ops->computes ? (int64_t)r->width * r->height * 3 : 0;
     for (int64_t i = 0; i < values; i++) {
         float value = fminf(fmaxf(frame[i] * 0.5f + 0.5f, 0), 1);
         if (g->pixels) g->pixels[i] = value;
@@ -315,10 +339,12 @@ static int close_files(generation *g, int status) {
     return status;
 }
 
-int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *result) {
+int zoe_generate_counted(zoe_model *model, const zoe_request *request, const int64_t *budgets, zoe_result *result,
+                         zoe_phase_use use[ZOE_PHASE_COUNT]) {
     zoe_backend *be = model->be;
-    generation g = {.model = model, .request = *request};
+    generation g = {.model = model, .request = *request, .budgets = budgets, .use = use};
     size_t mark = zoe_arena_mark(be);
+    memset(use, 0, ZOE_PHASE_COUNT * sizeof *use);
     g.run = (zoe_run){.ctx = model->ctx, .be = be, .request = &g.request, .frame = take_frame};
     int status = close_files(&g, run_phases(&g));
     model->family->finish(model->impl);
@@ -331,4 +357,15 @@ int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *resul
     if (result) *result = g.result;
     atomic_store(&model->ctx->cancelled, 0);
     return status;
+}
+
+int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *result) {
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    int64_t budgets[ZOE_PHASE_COUNT];
+    zoe_plan plan;
+    if (result) *result = (zoe_result){0};
+    if (model->settings.ram <= 0) return zoe_generate_counted(model, request, NULL, result, use);
+    ZOE_TRY(zoe_plan_make(model, request, NULL, &plan));
+    ZOE_TRY(zoe_plan_budgets(model, &plan, budgets));
+    return zoe_generate_counted(model, request, budgets, result, use);
 }

@@ -1,7 +1,10 @@
 #include "pipeline/model.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "backend/plugin.h"
 
 int zoe_folder_open(zoe_context *ctx, const char *path, zoe_folder *out) {
     struct stat info;
@@ -19,6 +22,25 @@ void zoe_folder_close(zoe_folder *folder) {
     zoe_config_free(&folder->index);
 }
 
+/* "cuda" or "cuda:N" */
+static int open_cuda(zoe_context *ctx, const char *device, const char *dtype, zoe_backend **out) {
+    zoe_plugin_settings settings = {.dtype = ZOE_BF16};
+    const zoe_plugin *plugin;
+    if (device[4] == ':') {
+        char *end;
+        long number = strtol(device + 5, &end, 10);
+        if (end == device + 5 || *end || number < 0 || number > 1023)
+            return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "device %s: expected cuda or cuda:N with N from 0", device);
+        settings.device = (int)number;
+    }
+    if (dtype && strcmp(dtype, "f32") == 0)
+        settings.dtype = ZOE_F32;
+    else if (dtype && strcmp(dtype, "bf16") != 0)
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "dtype %s: expected f32 or bf16", dtype);
+    ZOE_TRY(zoe_plugin_load(ctx, "cuda", &plugin));
+    return plugin->create(ctx, &settings, out);
+}
+
 int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, zoe_backend **out) {
     *out = NULL;
     if (!device) device = "cpu";
@@ -28,32 +50,42 @@ int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, zo
                             "dtype %s: the CPU computes in f32 (weights stay in the type of their file)", dtype);
         return zoe_cpu_backend_create(ctx, 0, out);
     }
-    if (strncmp(device, "cuda", 4) == 0 && (device[4] == 0 || device[4] == ':'))
-        return zoe_fail(ctx, ZOE_ERR_UNSUPPORTED, "device %s: this build computes on the CPU only; use cpu", device);
+    if (strncmp(device, "cuda", 4) == 0 && (device[4] == 0 || device[4] == ':')) return open_cuda(ctx, device, dtype, out);
     return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "device %s: expected cpu, cuda or cuda:N", device);
 }
 
-int zoe_model_open(zoe_context *ctx, const char *dir, const zoe_model_settings *settings, zoe_model **out) {
-    zoe_model_settings initial;
+/* Opens the folder on `be`, which the model then owns, or on the one that the settings name. */
+static int open_model(zoe_context *ctx, const char *dir, const zoe_model_settings *settings, zoe_backend *be,
+                      zoe_model **out) {
     zoe_folder folder = {0};
-    zoe_model *model;
+    zoe_model *model = NULL;
     int status;
     *out = NULL;
-    zoe_model_settings_init(&initial);
-    ZOE_TRY(ZOE_NEW_ARRAY(ctx, model, 1));
-    model->ctx = ctx;
-    model->settings = settings ? *settings : initial;
+    ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, model, 1));
+    *model = (zoe_model){.ctx = ctx, .settings = *settings, .be = be};
+    be = NULL;
     model->path = zoe_strdup(ctx, dir);
     if (!model->path) ZOE_TRY_DONE(zoe_out_of_memory(ctx, strlen(dir), "path"));
     ZOE_TRY_DONE(zoe_folder_open(ctx, dir, &folder));
     ZOE_TRY_DONE(zoe_family_find(&folder, &model->family));
-    ZOE_TRY_DONE(zoe_backend_open(ctx, model->settings.device, model->settings.dtype, &model->be));
+    if (!model->be) ZOE_TRY_DONE(zoe_backend_open(ctx, settings->device, settings->dtype, &model->be));
     ZOE_TRY_DONE(model->family->open(model->be, &folder, ZOE_DTYPE_COUNT, &model->impl));
     *out = model;
 done:
     zoe_folder_close(&folder);
+    zoe_backend_close(be);
     if (status < 0) zoe_model_close(model);
     return status;
+}
+
+int zoe_model_open(zoe_context *ctx, const char *dir, const zoe_model_settings *settings, zoe_model **out) {
+    zoe_model_settings initial;
+    zoe_model_settings_init(&initial);
+    return open_model(ctx, dir, settings ? settings : &initial, NULL, out);
+}
+
+int zoe_model_open_on(const zoe_model *model, zoe_backend *be, zoe_model **out) {
+    return open_model(model->ctx, model->path, &model->settings, be, out);
 }
 
 void zoe_model_close(zoe_model *model) {

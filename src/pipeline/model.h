@@ -20,4 +20,7 @@ void zoe_folder_close(zoe_folder *folder);
 /* The backend that `device` ("cpu", "cuda:N") and `dtype` (NULL: its own choice) name. */
 int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, zoe_backend **out);
 
+/* A twin of the model on another backend, which it owns, also on failure. */
+int zoe_model_open_on(const zoe_model *model, zoe_backend *be, zoe_model **out);
+
 #endif

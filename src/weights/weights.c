@@ -281,6 +281,7 @@ static int load_item(zoe_weights *weights, item *it) {
     if (!be->ops->computes) return ZOE_OK;
     if (be->ops->host_memory) {
         fill(it, &form, form.data);
+        if (it->entry) zoe_checkpoint_drop(weights->ckpt, it->entry); /* not needed twice */
         return ZOE_OK;
     }
     size_t bytes = (size_t)zoe_tensor_bytes(&form);

@@ -139,6 +139,7 @@ int zoe_cpu_backend_create(zoe_context *ctx, size_t arena_bytes, zoe_backend **o
     cpu->threads = ctx->settings.threads > 0 ? ctx->settings.threads : omp_get_max_threads();
     zoe_cpu_kernels_init(&cpu->kernels, zoe_cpu_levels() & ctx->settings.cpu_mask);
     size_t bytes = ZOE_CPU_SHARED + (size_t)cpu->threads * ZOE_CPU_SCRATCH + ALIGNMENT;
+    cpu->base.workspace = (int64_t)bytes;
     cpu->memory = zoe_alloc(ctx, bytes);
     if (!cpu->memory) ZOE_TRY_DONE(zoe_out_of_memory(ctx, bytes, "scratch of the CPU backend"));
     cpu->shared = aligned(cpu->memory);
