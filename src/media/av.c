@@ -1,6 +1,7 @@
 #include "media/av.h"
 
 #include <errno.h>
+#include <libavutil/avstring.h>
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -38,7 +39,21 @@ static int64_t seek_bytes(void *user, int64_t offset, int whence) {
     return ftello(file);
 }
 
-/* Play lists and the like name other files: those stay closed. */
+/*
+ * Which containers are read. Play lists and session descriptions stay out: they would make the library open other files, or
+ * the network.
+ */
+static bool is_known(const AVInputFormat *format) {
+    static const char *const names[] = {"gif",    "apng", "ico", "mov", "matroska", "avi",         "yuv4mpegpipe",
+                                        "mpegts", "mpeg", "ogg", "flv", "ivf",      "jpegxl_anim", "webp_anim"};
+    size_t length = strlen(format->name);
+    if (length > 5 && strcmp(format->name + length - 5, "_pipe") == 0) return true; /* single pictures */
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (av_match_name(names[i], format->name)) return true;
+    return false;
+}
+
+/* Nor may a known container refer to other files. */
 static int refuse_open(AVFormatContext *format, AVIOContext **io, const char *url, int flags, AVDictionary **options) {
     (void)format, (void)io, (void)url, (void)flags, (void)options;
     return AVERROR(EPERM);
@@ -52,11 +67,15 @@ static int open_format(zoe_av_input *input) {
         av_free(buffer);
         return AVERROR(ENOMEM);
     }
+    const AVInputFormat *kind = NULL;
+    int code = av_probe_input_buffer2(input->io, &kind, "", NULL, 0, 0);
+    if (code >= 0 && !is_known(kind)) code = AVERROR_INVALIDDATA;
+    if (code < 0) return code;
     input->format = avformat_alloc_context();
     if (!input->format) return AVERROR(ENOMEM);
     input->format->pb = input->io;
     input->format->io_open = refuse_open;
-    int code = avformat_open_input(&input->format, NULL, NULL, NULL); /* frees the context where it fails */
+    code = avformat_open_input(&input->format, NULL, kind, NULL); /* frees the context where it fails */
     if (code >= 0) code = avformat_find_stream_info(input->format, NULL);
     if (code < 0) return code;
     int index = av_find_best_stream(input->format, AVMEDIA_TYPE_VIDEO, -1, -1, NULL, 0);

@@ -48,6 +48,7 @@ int zoe_av_load(zoe_context *ctx);
     F(avfilter, avfilter_inout_free)                                                                                       \
     F(avformat, av_find_best_stream)                                                                                       \
     F(avformat, av_interleaved_write_frame)                                                                                \
+    F(avformat, av_probe_input_buffer2)                                                                                    \
     F(avformat, av_read_frame)                                                                                             \
     F(avformat, av_write_trailer)                                                                                          \
     F(avformat, avformat_alloc_context)                                                                                    \
@@ -99,6 +100,7 @@ extern zoe_av_functions zoe_av;
 #define avfilter_inout_free             zoe_av.avfilter_inout_free
 #define av_find_best_stream             zoe_av.av_find_best_stream
 #define av_interleaved_write_frame      zoe_av.av_interleaved_write_frame
+#define av_probe_input_buffer2          zoe_av.av_probe_input_buffer2
 #define av_read_frame                   zoe_av.av_read_frame
 #define av_write_trailer                zoe_av.av_write_trailer
 #define avformat_alloc_context          zoe_av.avformat_alloc_context
