@@ -145,6 +145,7 @@ struct zoe_backend {
     const zoe_backend_ops *ops;
     zoe_context *ctx;
     zoe_dtype dtype;                   /* of activations */
+    int64_t workspace;                 /* bytes that the kernels took once for themselves */
     int64_t weight_budget;             /* bytes of weights that may be loaded at a time; 0: no limit */
     int64_t weight_bytes, weight_peak; /* loaded now, and at most so far */
     int64_t weight_loads;              /* bytes loaded in all, again and again where they stream */
