@@ -15,11 +15,9 @@ zoe_document(zoe.fish --completion fish)
 get_property(document_files DIRECTORY PROPERTY ZOE_DOCUMENTS)
 add_custom_target(documents ALL DEPENDS ${document_files})
 
-# pkg-config knows the same dependencies as this build.
-set(ZOE_PC_REQUIRES "jansson sentencepiece libutf8proc openblas")
-if(ZOE_MEDIA)
-  string(APPEND ZOE_PC_REQUIRES " libavutil libswscale")
-endif()
+# For pkg-config --static, which would demand the static forms of all dependencies if they were named as requirements.
+set(ZOE_PC_LIBS ${JANSSON_LDFLAGS} ${SENTENCEPIECE_LDFLAGS} ${UTF8PROC_LDFLAGS} ${OPENBLAS_LDFLAGS} ${FFMPEG_LDFLAGS})
+list(JOIN ZOE_PC_LIBS " " ZOE_PC_LIBS)
 file(RELATIVE_PATH ZOE_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /) # so that the folder can be installed anywhere
 configure_file(cmake/zoetrope.pc.in zoetrope.pc @ONLY)
 configure_package_config_file(cmake/zoetropeConfig.cmake.in zoetropeConfig.cmake

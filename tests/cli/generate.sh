@@ -12,6 +12,11 @@ grep -qE '^denoise 1/1' err || fail "no progress in plain lines: $(cat err)"
 grep -q $'\r' err && fail "a bar where no terminal is"
 [ ! -s out ] || fail "text on standard output: $(cat out)"
 
+if command -v script >/dev/null; then # a terminal has one bar
+    SHELL=/bin/sh script -qec "$zoe ${small[*]} --prompt a -o bar.mp4" /dev/null >terminal </dev/null
+    grep -q $'\rdenoise *\\[=*\\] 1/1' terminal || fail "no bar on a terminal: $(cat -v terminal)"
+fi
+
 run "${small[@]}" --prompt "A red ball" -o quiet.mp4 --quiet
 [ ! -s err ] || fail "--quiet is not: $(cat err)"
 
