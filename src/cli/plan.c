@@ -1,0 +1,85 @@
+/* zoe plan: what a request takes, before it runs. */
+#include <stdio.h>
+#include <string.h>
+
+#include "job.h"
+
+static double number(const json_t *object, const char *key) {
+    return json_number_value(json_object_get(object, key));
+}
+
+static void print_time(double seconds) {
+    if (seconds < 120)
+        printf("%10.1f s", seconds);
+    else if (seconds < 7200)
+        printf("%8.1f min", seconds / 60);
+    else
+        printf("%10.1f h", seconds / 3600);
+}
+
+static void print_table(const json_t *plan) {
+    static const char *const columns[] = {"weight_bytes", "streamed_bytes_per_step", "activation_bytes", "peak_host_bytes"};
+    const json_t *phases = json_object_get(plan, "phases");
+    char text[32];
+    size_t i;
+    json_t *row;
+    printf("%dx%d, %d frames\n\n", (int)number(plan, "width"), (int)number(plan, "height"), (int)number(plan, "frames"));
+    printf("%-8s %6s %12s %14s %12s %12s %11s %12s\n", "phase", "steps", "weights", "streamed/step", "activations", "peak",
+           "TFLOP", "time");
+    json_array_foreach(phases, i, row) {
+        printf("%-8s %6d", json_string_value(json_object_get(row, "phase")), (int)number(row, "steps"));
+        for (size_t c = 0; c < sizeof columns / sizeof columns[0]; c++)
+            printf(c == 1 ? " %14s" : " %12s", cli_bytes(text, number(row, columns[c])));
+        printf(" %11.3f", 1e-12 * number(row, "flops"));
+        print_time(number(row, "seconds"));
+        putchar('\n');
+    }
+    printf("\nHost memory at most %s", cli_bytes(text, number(plan, "peak_host_bytes")));
+    printf(", of which the program itself %s", cli_bytes(text, number(plan, "process_bytes")));
+    printf(" and the video encoder about %s.\n", cli_bytes(text, number(plan, "encoder_bytes")));
+    printf("Time at the %.0f GFLOP/s that matrix products reach here: ", number(plan, "ceiling_gflops"));
+    print_time(number(plan, "seconds"));
+    printf(" at least.\n");
+}
+
+static int run(const cli_args *args) {
+    cli_job job = {.args = args};
+    char *text = NULL;
+    int exit_status = cli_job_start(&job);
+    if (exit_status == CLI_DONE) {
+        int status = cli_job_open(&job);
+        if (status == ZOE_OK && !job.request.output) job.request.output = "video.mp4"; /* counts as `generate` would */
+        if (status == ZOE_OK) status = zoe_plan_request(job.model, &job.request, &text);
+        if (status != ZOE_OK) exit_status = cli_failure(job.context, status);
+    }
+    if (exit_status == CLI_DONE && cli_value(args, "json")) {
+        puts(text);
+    } else if (exit_status == CLI_DONE) {
+        json_t *plan = json_loads(text, 0, NULL);
+        print_table(plan);
+        json_decref(plan);
+    }
+    zoe_string_free(job.context, text);
+    cli_job_end(&job);
+    return exit_status;
+}
+
+static const cli_option own[] = {
+    CLI_JOB_OPTIONS,
+    {{.name = "json", .help = "Print the plan as JSON."}, CLI_FLAG, 0},
+};
+
+const cli_command cli_plan = {
+    .name = "plan",
+    .summary = "Tell what a video would take.",
+    .settings = true,
+    .computes = true,
+    .about =
+        "Takes the options of `generate` and tells, for each phase, the weights, activations and peak of memory, the bytes "
+        "that stream, the operations and the time that they take at least. It runs the same code over a backend that "
+        "computes nothing, so it loads no weights and ends at once. With --ram it says whether the budget can be met.",
+    .example = "zoe plan --model Wan2.1-T2V-1.3B-Diffusers --prompt \"A red fox runs through snow\" --ram 8G",
+    .own = own,
+    .own_count = sizeof own / sizeof own[0],
+    .run = run,
+};
