@@ -53,7 +53,7 @@ static const zoe_option table[] = {
     MODEL(ZOE_OPTION_BYTES, vram, "vram", "SIZE", .min = 1 << 20, .max = 0x1p50,
           .help = "Budget of device memory, such as 8G; default: what is free, less a margin."),
     MODEL(ZOE_OPTION_BYTES, ram, "ram", "SIZE", .min = 1 << 20, .max = 0x1p50,
-          .help = "Budget of host memory, such as 16G; default: what is free, less a margin."),
+          .help = "Budget of host memory, such as 16G; default: none, the system takes mapped weights back at need."),
     REQUEST(ZOE_OPTION_PATH, init_latents, "init-latents", "FILE:NAME",
             .help = "Start from this tensor of a safetensors file instead of drawing noise; default: none."),
     REQUEST(ZOE_OPTION_PATH, dump, "dump", "FILE",
