@@ -123,7 +123,8 @@ static void conv_pixel(const ref_conv *r, int64_t t, int64_t y, int64_t x, doubl
     int64_t in = r->in_shape[3];
     for (int64_t out = 0; out < r->out_shape[3]; out++) {
         const double *w = r->w + out * p->kernel[0] * p->kernel[1] * p->kernel[2] * in;
-        double sum = (r->bias ? r->bias[out] : 0) + (r->residual ? to[out] : 0), all = fabs(sum);
+        double bias = r->bias ? r->bias[out] : 0, residual = r->residual ? to[out] : 0;
+        double sum = bias + residual, all = fabs(bias) + fabs(residual);
         for (int i = 0; i < p->kernel[0]; i++)
             for (int j = 0; j < p->kernel[1]; j++)
                 for (int k = 0; k < p->kernel[2]; k++, w += in) {

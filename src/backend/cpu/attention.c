@@ -70,7 +70,9 @@ static void few_queries(const attention *t, const workspace *w, int64_t head, in
                         int64_t k0, int64_t keys) {
     const zoe_cpu_kernels *k = t->kernels;
     const zoe_tensor *bias = t->p->relative_bias;
-    zoe_cpu_multiply(k, rows, keys, t->depth, w->q + q0 * t->depth, t->depth, w->keys, w->scores, t->lds, false);
+    zoe_cpu_left queries = {.data = w->q + q0 * t->depth, .stride = t->depth, .depth = t->depth, .count = 1};
+    zoe_cpu_left weights = {.data = w->scores, .stride = t->lds, .depth = keys, .count = 1};
+    zoe_cpu_multiply(k, rows, keys, &queries, w->keys, w->scores, t->lds, false);
     bool repeated = t->p->last_key_repeats > 1 && k0 + keys == t->k->shape[1];
     for (int64_t row = 0; row < rows; row++) {
         const float *bias_row = NULL;
@@ -83,7 +85,7 @@ static void few_queries(const attention *t, const workspace *w, int64_t head, in
         float *out = w->out + (q0 + row) * t->ldo;
         if (correction != 1) k->scale(out, out, t->ldo, correction);
     }
-    zoe_cpu_multiply(k, rows, t->width, keys, w->scores, t->lds, w->values, w->out + q0 * t->ldo, t->ldo, true);
+    zoe_cpu_multiply(k, rows, t->width, &weights, w->values, w->out + q0 * t->ldo, t->ldo, true);
 }
 
 static void task(const attention *t, float *scratch, int64_t head, int64_t start, int64_t rows) {

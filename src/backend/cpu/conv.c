@@ -11,7 +11,8 @@
 
 #include <string.h>
 
-#define BLOCK_DEPTH  384
+#define BLOCK_DEPTH  576                  /* of the weights' slices */
+#define MAX_ROWS     64                   /* kernel rows in a slice */
 #define BLOCK_COLS   192                  /* output channels at a time, at most */
 #define PATCH_FLOATS (int64_t)(160 << 10) /* aimed at, so that patch and weights' slice share a second-level cache */
 #define SUM_FLOATS   (int64_t)(64 << 10)
@@ -23,6 +24,7 @@ typedef struct conv {
     const float *residual, *bias;
     int64_t in, out, out_height, out_width;
     int64_t run;                             /* one kernel row of taps: kernel[2] * in */
+    int64_t depth, rows;                     /* of a slice of the weights: taps and channels, kernel rows */
     int64_t lines, width;                    /* of output in a task */
     int64_t patch_lines, patch_width, slack; /* slack: floats behind the patch that whole tiles may read */
     int64_t first, count, ldc;               /* output channels in work, padded */
@@ -73,43 +75,60 @@ static void fill_patch(const conv *t, float *patch, int64_t frame, int64_t y0, i
 
 /* ---- a task ---- */
 
-static void task(const conv *t, float *scratch, const float *weights, int64_t frame, int64_t y0, int64_t x0) {
-    const zoe_conv *p = t->p;
-    int64_t lines = zoe_min(t->lines, t->out_height - y0), width = zoe_min(t->width, t->out_width - x0);
-    int64_t pixels = (lines - 1) * t->patch_width + width, step = p->stride[2] * t->in;
-    int64_t patch_size = p->kernel[0] * t->patch_lines * t->patch_width * t->in;
-    float *patch = scratch, *sum = patch + patch_size + t->slack;
-    fill_patch(t, patch, frame, y0, x0);
-    for (int i = 0; i < p->kernel[0] * p->kernel[1]; i++) {
-        const float *row = patch + (i / p->kernel[1] * t->patch_lines + i % p->kernel[1]) * t->patch_width * t->in;
-        for (int64_t k0 = 0; k0 < t->run; k0 += BLOCK_DEPTH) {
-            int64_t depth = zoe_min(BLOCK_DEPTH, t->run - k0);
-            zoe_cpu_multiply(t->kernels, pixels, t->count, depth, row + k0, step, weights, sum, t->ldc, i > 0 || k0 > 0);
-            weights += depth * t->ldc;
-        }
-    }
-    for (int64_t line = 0; line < lines; line++)
-        for (int64_t i = 0; i < width; i++) {
-            int64_t at = (((frame * t->out_height) + y0 + line) * t->out_width + x0 + i) * t->out + t->first;
-            zoe_cpu_epilogue e = {.bias = t->bias ? t->bias + t->first : NULL,
-                                  .residual = t->residual ? t->residual + at : NULL};
-            t->kernels->epilogue((float *)t->y->data + at, sum + (line * t->patch_width + i) * t->ldc, t->count, &e);
-        }
+static int64_t slice_count(const conv *t) {
+    int64_t rows = t->p->kernel[0] * t->p->kernel[1];
+    return t->depth < t->run ? rows * ((t->run + t->depth - 1) / t->depth) : (rows + t->rows - 1) / t->rows;
 }
 
-/* Slices of the weights in the order in which a task reads them; `slice` counts kernel rows and depth blocks. */
-static void pack_slice(const conv *t, float *weights, float *buffer, int64_t slice) {
-    int64_t blocks = (t->run + BLOCK_DEPTH - 1) / BLOCK_DEPTH, row = slice / blocks, k0 = slice % blocks * BLOCK_DEPTH;
-    int64_t depth = t->run * t->p->kernel[0] * t->p->kernel[1], at = row * t->run + k0;
+/*
+ * The depth in slices: several kernel rows together where they are short, a part of one where it is long. Where slice i
+ * begins in the packed weights, in units of ldc, and how it reads the patch; `offset` holds MAX_ROWS.
+ */
+static int64_t slice_at(const conv *t, int64_t i, zoe_cpu_left *left, int64_t *offset) {
+    const zoe_conv *p = t->p;
+    int64_t rows = p->kernel[0] * p->kernel[1], parts = (t->run + t->depth - 1) / t->depth;
+    int64_t first = i / parts * t->rows, k0 = i % parts * t->depth;
+    left->stride = p->stride[2] * t->in;
+    left->depth = zoe_min(t->depth, t->run - k0);
+    left->count = zoe_min(t->rows, rows - first);
+    left->offset = offset;
+    for (int64_t j = 0; j < left->count; j++) {
+        int64_t row = first + j;
+        offset[j] = (row / p->kernel[1] * t->patch_lines + row % p->kernel[1]) * t->patch_width * t->in + k0;
+    }
+    return first * t->run + k0;
+}
+
+static void task(const conv *t, float *scratch, const float *weights, int64_t frame, int64_t y0, int64_t x0) {
+    int64_t lines = zoe_min(t->lines, t->out_height - y0), width = zoe_min(t->width, t->out_width - x0);
+    int64_t pixels = (lines - 1) * t->patch_width + width, offset[MAX_ROWS], slices = slice_count(t);
+    float *patch = scratch, *sum = patch + t->p->kernel[0] * t->patch_lines * t->patch_width * t->in + t->slack;
+    fill_patch(t, patch, frame, y0, x0);
+    for (int64_t i = 0; i < slices; i++) {
+        zoe_cpu_left left = {.data = patch};
+        int64_t at = slice_at(t, i, &left, offset);
+        zoe_cpu_multiply(t->kernels, pixels, t->count, &left, weights + at * t->ldc, sum, t->ldc, i > 0);
+    }
+    for (int64_t line = 0; line < lines; line++) {
+        int64_t at = ((frame * t->out_height + y0 + line) * t->out_width + x0) * t->out + t->first;
+        zoe_cpu_epilogue e = {.bias = t->bias ? t->bias + t->first : NULL,
+                              .residual = t->residual ? t->residual + at : NULL,
+                              .residual_stride = t->out};
+        t->kernels->epilogue((float *)t->y->data + at, t->out, sum + line * t->patch_width * t->ldc, t->ldc, width,
+                             t->count, &e);
+    }
+}
+
+static void pack_slice(const conv *t, float *weights, float *buffer, int64_t i) {
+    zoe_cpu_left left = {0};
+    int64_t offset[MAX_ROWS], depth = t->run * t->p->kernel[0] * t->p->kernel[1], at = slice_at(t, i, &left, offset);
     const char *from = (const char *)t->w->data + (size_t)(t->first * depth + at) * zoe_dtype_size(t->w->dtype);
-    zoe_cpu_pack(t->kernels, weights + at * t->ldc, buffer, from, t->w->dtype, depth, t->count,
-                 zoe_min(BLOCK_DEPTH, t->run - k0));
+    zoe_cpu_pack(t->kernels, weights + at * t->ldc, buffer, from, t->w->dtype, depth, t->count, left.depth * left.count);
 }
 
 static void run(const zoe_cpu *cpu, conv *t, int64_t cols) {
     int64_t frames = t->y->shape[0], down = (t->out_height + t->lines - 1) / t->lines;
-    int64_t across = (t->out_width + t->width - 1) / t->width, tasks = frames * down * across;
-    int64_t slices = t->p->kernel[0] * t->p->kernel[1] * ((t->run + BLOCK_DEPTH - 1) / BLOCK_DEPTH);
+    int64_t across = (t->out_width + t->width - 1) / t->width, tasks = frames * down * across, slices = slice_count(t);
     int team =
         zoe_cpu_team(cpu, (double)zoe_tensor_count(t->y) * (double)(t->run * t->p->kernel[0] * t->p->kernel[1]) / 16);
     for (t->first = 0; t->first < t->out; t->first += cols) {
@@ -157,6 +176,8 @@ static bool choose_tiles(const zoe_cpu *cpu, conv *t, int64_t *cols) {
     *cols = zoe_min(zoe_max(wide, BLOCK_COLS / wide * wide), zoe_cpu_padded_cols(t->kernels, t->out));
     while (*cols > wide && *cols * depth > shared) *cols = zoe_round_up(*cols / 2, wide);
     if (*cols * depth > shared) return false;
+    t->depth = zoe_min(BLOCK_DEPTH, t->run);
+    t->rows = zoe_min(zoe_max(1, BLOCK_DEPTH / t->run), MAX_ROWS);
     t->slack = rows * p->stride[2] * t->in + t->run;
     set_patch(t, 1, zoe_min(t->out_width, rows));
     int64_t tasks = t->y->shape[0] * t->out_height;

@@ -67,11 +67,11 @@ void zoe_cpu_pack(const zoe_cpu_kernels *k, float *panels, float *buffer, const 
                   int64_t n, int64_t depth);
 
 /*
- * c[m, padded n] = (add ? c : 0) + a[m, depth] b, b in panels. a and c are read and written in whole tiles: up to
- * zoe_cpu_padded_rows(m) rows.
+ * c[m, padded n] = (add ? c : 0) + a b, b in panels over the whole depth of a. a and c are read and written in whole tiles:
+ * up to zoe_cpu_padded_rows(m) rows.
  */
-void zoe_cpu_multiply(const zoe_cpu_kernels *k, int64_t m, int64_t n, int64_t depth, const float *a, int64_t lda,
-                      const float *panels, float *c, int64_t ldc, bool add);
+void zoe_cpu_multiply(const zoe_cpu_kernels *k, int64_t m, int64_t n, const zoe_cpu_left *a, const float *panels, float *c,
+                      int64_t ldc, bool add);
 int64_t zoe_cpu_padded_rows(const zoe_cpu_kernels *k, int64_t m);
 
 /* ---- operations ---- */

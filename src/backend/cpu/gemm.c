@@ -38,14 +38,14 @@ void zoe_cpu_pack(const zoe_cpu_kernels *k, float *panels, float *buffer, const 
 }
 
 /* Rows outside: a tile's rows of a stay in the first-level cache while the panels stream past. */
-void zoe_cpu_multiply(const zoe_cpu_kernels *k, int64_t m, int64_t n, int64_t depth, const float *a, int64_t lda,
-                      const float *panels, float *c, int64_t ldc, bool add) {
-    int64_t whole = n - n % k->wide.cols;
+void zoe_cpu_multiply(const zoe_cpu_kernels *k, int64_t m, int64_t n, const zoe_cpu_left *a, const float *panels, float *c,
+                      int64_t ldc, bool add) {
+    int64_t depth = a->depth * a->count, whole = n - n % k->wide.cols;
     bool narrow = n - whole > 0 && n - whole <= k->narrow.cols;
     if (!narrow && whole < n) whole += k->wide.cols;
     for (int64_t row = 0; row < m; row += k->wide.rows)
         for (int64_t col = 0; col < whole; col += k->wide.cols)
-            k->wide.run(depth, a + row * lda, lda, panels + col * depth, c + row * ldc + col, ldc, add);
+            k->wide.run(a, row, panels + col * depth, c + row * ldc + col, ldc, add);
     for (int64_t row = 0; narrow && row < m; row += k->narrow.rows)
-        k->narrow.run(depth, a + row * lda, lda, panels + whole * depth, c + row * ldc + whole, ldc, add);
+        k->narrow.run(a, row, panels + whole * depth, c + row * ldc + whole, ldc, add);
 }

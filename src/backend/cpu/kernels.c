@@ -9,13 +9,16 @@
 #define TILE_ROWS 4
 #define TILE_COLS 8
 
-static void tile(int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc, bool add) {
+static void tile(const zoe_cpu_left *a, int64_t first, const float *b, float *c, int64_t ldc, bool add) {
     float sum[TILE_ROWS][TILE_COLS] = {{0}};
-    for (int64_t i = 0; i < k; i++, b += TILE_COLS)
-        for (int row = 0; row < TILE_ROWS; row++) {
-            float x = a[row * lda + i];
-            for (int col = 0; col < TILE_COLS; col++) sum[row][col] += x * b[col];
-        }
+    for (int64_t piece = 0; piece < a->count; piece++) {
+        const float *from = a->data + first * a->stride + (a->offset ? a->offset[piece] : 0);
+        for (int64_t i = 0; i < a->depth; i++, b += TILE_COLS)
+            for (int row = 0; row < TILE_ROWS; row++) {
+                float x = from[row * a->stride + i];
+                for (int col = 0; col < TILE_COLS; col++) sum[row][col] += x * b[col];
+            }
+    }
     for (int row = 0; row < TILE_ROWS; row++)
         for (int col = 0; col < TILE_COLS; col++) c[row * ldc + col] = (add ? c[row * ldc + col] : 0) + sum[row][col];
 }
@@ -108,12 +111,14 @@ static float apply(float x, zoe_act act) {
     }
 }
 
-static void epilogue(float *y, const float *acc, int64_t n, const zoe_cpu_epilogue *e) {
-    for (int64_t i = 0; i < n; i++) {
-        float value = apply(acc[i] + (e->bias ? e->bias[i] : 0), e->act);
-        if (e->gate) value *= e->gate[i];
-        y[i] = e->residual ? e->residual[i] + value : value;
-    }
+static void epilogue(float *y, int64_t ldy, const float *acc, int64_t ld, int64_t rows, int64_t n,
+                     const zoe_cpu_epilogue *e) {
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < n; i++) {
+            float value = apply(acc[row * ld + i] + (e->bias ? e->bias[i] : 0), e->act);
+            if (e->gate) value *= e->gate[i];
+            y[row * ldy + i] = e->residual ? e->residual[row * e->residual_stride + i] + value : value;
+        }
 }
 
 static float mean(const float *x, int64_t n) {

@@ -16,17 +16,30 @@
 #define ZOE_DOT_ROWS 4
 
 /*
- * A register tile of the matrix product: c[rows, cols] = (add ? c : 0) + a[rows, k] b[k, cols], b dense, a and c with row
- * strides. A tile always reads and writes all its rows and columns: the callers' buffers are padded for it.
+ * The left side of a product: `count` pieces of `depth` columns behind each other, piece i at data + offset[i] (data when
+ * offset is NULL), rows `stride` apart.
+ */
+typedef struct zoe_cpu_left {
+    const float *data;
+    int64_t stride, depth, count;
+    const int64_t *offset;
+} zoe_cpu_left;
+
+/*
+ * A register tile of the matrix product: c[rows, cols] = (add ? c : 0) + a[rows, k] b[k, cols], b dense, c with a row
+ * stride, k = count * depth, the rows of a from `row` on. A tile always reads and writes all its rows and columns: the
+ * callers' buffers are padded for it.
  */
 typedef struct zoe_cpu_tile {
     int rows, cols;
-    void (*run)(int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc, bool add);
+    void (*run)(const zoe_cpu_left *a, int64_t row, const float *b, float *c, int64_t ldc, bool add);
 } zoe_cpu_tile;
 
 /* What stands between a product and its result: y = residual + gate * act(acc + bias); pointers may be NULL. */
 typedef struct zoe_cpu_epilogue {
-    const float *bias, *gate, *residual;
+    const float *bias, *gate; /* one row for all */
+    const float *residual;
+    int64_t residual_stride;
     zoe_act act;
 } zoe_cpu_epilogue;
 
@@ -56,7 +69,8 @@ typedef struct zoe_cpu_kernels {
     void (*load[ZOE_DTYPE_COUNT])(float *y, const void *x, int64_t n);
     void (*store[ZOE_DTYPE_COUNT])(void *y, const float *x, int64_t n);
 
-    void (*epilogue)(float *y, const float *acc, int64_t n, const zoe_cpu_epilogue *e);
+    void (*epilogue)(float *y, int64_t ldy, const float *acc, int64_t ld, int64_t rows, int64_t n,
+                     const zoe_cpu_epilogue *e);
 
     /* Mean, and sum of (x - offset)^2. */
     float (*mean)(const float *x, int64_t n);

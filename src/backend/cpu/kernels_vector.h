@@ -88,18 +88,23 @@ INLINE vf act_v(vf x, zoe_act act) {
 
 /* ---- rows ---- */
 
-INLINE void epilogue_step(float *y, const float *acc, const zoe_cpu_epilogue *e, int64_t i, int64_t left) {
+INLINE void epilogue_step(float *y, const float *acc, const float *residual, const zoe_cpu_epilogue *e, int64_t i,
+                          int64_t left) {
     vf x = vf_get(acc + i, left);
     if (e->bias) x = x + vf_get(e->bias + i, left);
     x = act_v(x, e->act);
     if (e->gate) x = x * vf_get(e->gate + i, left);
-    if (e->residual) x = x + vf_get(e->residual + i, left);
+    if (residual) x = x + vf_get(residual + i, left);
     vf_put(y + i, x, left);
 }
 
-static void epilogue_row(float *y, const float *acc, int64_t n, const zoe_cpu_epilogue *given) {
+static void epilogue_rows(float *y, int64_t ldy, const float *acc, int64_t ld, int64_t rows, int64_t n,
+                          const zoe_cpu_epilogue *given) {
     zoe_cpu_epilogue e = *given;
-    FOR_ROW(n, epilogue_step(y, acc, &e, i, left));
+    for (int64_t row = 0; row < rows; row++, y += ldy, acc += ld) {
+        FOR_ROW(n, epilogue_step(y, acc, e.residual, &e, i, left));
+        if (e.residual) e.residual += e.residual_stride;
+    }
 }
 
 static float mean_row(const float *x, int64_t n) {
@@ -308,19 +313,22 @@ static void dot_panel(float *y, int64_t ldy, const float *x, int64_t ldx, int64_
  * Rows are reached from a pointer to every third of them, plus once or twice the row stride: a form that the processor's
  * addresses have, so that few general registers are needed. `rows` and `vectors` are constants where this is inlined.
  */
-INLINE void tile_body(int rows, int vectors, int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc,
+INLINE void tile_body(int rows, int vectors, const zoe_cpu_left *a, int64_t first, const float *b, float *c, int64_t ldc,
                       bool add) {
     vf sum[TILE_MAX_ROWS][2];
-    const float *third[(TILE_MAX_ROWS + 2) / 3];
+    int64_t stride = a->stride, depth = a->depth;
     for (int row = 0; row < rows; row++)
         for (int j = 0; j < vectors; j++) sum[row][j] = vf_set(0);
-    for (int i = 0; i < (rows + 2) / 3; i++) third[i] = a + 3 * i * lda;
-    for (int64_t i = 0; i < k; i++, b += vectors * LANES) {
-        vf right[2];
-        for (int j = 0; j < vectors; j++) right[j] = vf_get(b + j * LANES, LANES);
-        for (int row = 0; row < rows; row++) {
-            vf left = vf_set(third[row / 3][i + row % 3 * lda]);
-            for (int j = 0; j < vectors; j++) sum[row][j] = vf_fma(left, right[j], sum[row][j]);
+    for (int64_t piece = 0; piece < a->count; piece++) {
+        const float *from = a->data + first * stride + (a->offset ? a->offset[piece] : 0), *third[(TILE_MAX_ROWS + 2) / 3];
+        for (int i = 0; i < (rows + 2) / 3; i++) third[i] = from + 3 * i * stride;
+        for (int64_t i = 0; i < depth; i++, b += vectors * LANES) {
+            vf right[2];
+            for (int j = 0; j < vectors; j++) right[j] = vf_get(b + j * LANES, LANES);
+            for (int row = 0; row < rows; row++) {
+                vf left = vf_set(third[row / 3][i + row % 3 * stride]);
+                for (int j = 0; j < vectors; j++) sum[row][j] = vf_fma(left, right[j], sum[row][j]);
+            }
         }
     }
     for (int row = 0; row < rows; row++)
@@ -331,12 +339,12 @@ INLINE void tile_body(int rows, int vectors, int64_t k, const float *a, int64_t 
         }
 }
 
-static void tile_wide(int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc, bool add) {
-    tile_body(TILE_WIDE_ROWS, 2, k, a, lda, b, c, ldc, add);
+static void tile_wide(const zoe_cpu_left *a, int64_t row, const float *b, float *c, int64_t ldc, bool add) {
+    tile_body(TILE_WIDE_ROWS, 2, a, row, b, c, ldc, add);
 }
 
-static void tile_narrow(int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc, bool add) {
-    tile_body(TILE_NARROW_ROWS, 1, k, a, lda, b, c, ldc, add);
+static void tile_narrow(const zoe_cpu_left *a, int64_t row, const float *b, float *c, int64_t ldc, bool add) {
+    tile_body(TILE_NARROW_ROWS, 1, a, row, b, c, ldc, add);
 }
 
 static void fill_table(zoe_cpu_kernels *k) {
@@ -348,7 +356,7 @@ static void fill_table(zoe_cpu_kernels *k) {
     k->load[ZOE_F16] = load_f16_row;
     k->store[ZOE_BF16] = store_bf16_row;
     k->store[ZOE_F16] = store_f16_row;
-    k->epilogue = epilogue_row;
+    k->epilogue = epilogue_rows;
     k->mean = mean_row;
     k->sum_squares = sum_squares_row;
     k->affine = affine_row;

@@ -29,16 +29,18 @@ typedef struct product {
     const zoe_linear *p;
 } product;
 
+/* Rows that share a gate are written together. */
 static void finish(const product *t, const float *acc, int64_t ldc, int64_t row0, int64_t rows, int64_t col0,
                    int64_t cols) {
     const zoe_linear *p = t->p;
     const int32_t *group = p->row_group ? p->row_group->data : NULL;
-    for (int64_t row = row0; row < row0 + rows; row++) {
-        zoe_cpu_epilogue e = {.act = p->act};
+    int64_t together = p->gate && group ? 1 : rows;
+    for (int64_t row = row0; row < row0 + rows; row += together) {
+        zoe_cpu_epilogue e = {.act = p->act, .residual_stride = t->ldr};
         if (p->bias) e.bias = (const float *)p->bias->data + col0;
         if (p->gate) e.gate = (const float *)p->gate->data + (group ? group[row] * t->ldg : 0) + col0;
         if (t->residual) e.residual = t->residual + row * t->ldr + col0;
-        t->kernels->epilogue(t->y + row * t->ldy + col0, acc + (row - row0) * ldc, cols, &e);
+        t->kernels->epilogue(t->y + row * t->ldy + col0, t->ldy, acc + (row - row0) * ldc, ldc, together, cols, &e);
     }
 }
 
@@ -53,6 +55,7 @@ static void prefetch(const product *t, int64_t row0, int64_t rows, int64_t k0, i
 static void slice(const product *t, float *c, int64_t ldc, float *a, const float *b, int64_t row0, int64_t rows,
                   int64_t cols, int64_t k0, int64_t depth) {
     const zoe_cpu_kernels *k = t->kernels;
+    zoe_cpu_left left = {.data = a, .stride = BLOCK_DEPTH, .depth = depth, .count = 1};
     int64_t step = k->narrow.rows, group = 2 * k->wide.cols, groups = (cols + group - 1) / group;
     for (int64_t row = 0; row < rows; row += step) {
         int64_t count = zoe_min(step, rows - row), next = zoe_max(0, zoe_min(step, rows - row - step));
@@ -61,8 +64,8 @@ static void slice(const product *t, float *c, int64_t ldc, float *a, const float
         for (int64_t i = 0; i < groups; i++) {
             int64_t col = i * group;
             prefetch(t, row0 + row + step, next, k0, depth, i, groups);
-            zoe_cpu_multiply(k, count, zoe_min(group, cols - col), depth, a, BLOCK_DEPTH, b + col * depth,
-                             c + row * ldc + col, ldc, k0 > 0);
+            zoe_cpu_multiply(k, count, zoe_min(group, cols - col), &left, b + col * depth, c + row * ldc + col, ldc,
+                             k0 > 0);
         }
     }
 }
