@@ -1,0 +1,23 @@
+/* Safetensors: whatever a header claims, the entries lie inside the file. */
+#include "formats/checkpoint.h"
+#include "fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    zoe_context *ctx = fuzz_context();
+    zoe_checkpoint *ckpt;
+    char path[64];
+    int fd = fuzz_file(data, size, path);
+    volatile uint8_t sum = 0;
+    int status = zoe_checkpoint_open(ctx, path, &ckpt);
+    fuzz_expect(status < 0 ? !ckpt && *zoe_context_error(ctx) : ckpt != NULL);
+    for (size_t i = 0; ckpt && i < zoe_checkpoint_count(ckpt); i++) {
+        const zoe_entry *entry = zoe_checkpoint_at(ckpt, i);
+        fuzz_expect(zoe_checkpoint_find(ckpt, entry->name) == entry);
+        fuzz_expect(entry->offset <= size && entry->bytes <= size - entry->offset);
+        for (size_t k = 0; k < entry->bytes; k++) sum = (uint8_t)(sum + ((const uint8_t *)entry->data)[k]);
+    }
+    zoe_checkpoint_close(ckpt);
+    close(fd);
+    zoe_context_free(ctx);
+    return 0;
+}
