@@ -97,12 +97,11 @@ int zoe_check_cancelled(zoe_context *ctx) {
     return atomic_load(&ctx->cancelled) ? zoe_fail(ctx, ZOE_ERR_CANCELLED, "interrupted") : ZOE_OK;
 }
 
-int zoe_fail(zoe_context *ctx, int status, const char *format, ...) {
+void zoe_error_text(zoe_context *ctx, const char *format, ...) {
     va_list args;
     va_start(args, format);
     vsnprintf(ctx->error, sizeof ctx->error, format, args);
     va_end(args);
-    return status;
 }
 
 int zoe_fail_in(zoe_context *ctx, int status, const char *format, ...) {

@@ -16,8 +16,12 @@ struct zoe_context {
     char error[ZOE_ERROR_TEXT];
 };
 
-/* Stores the text of a failure and returns `status`, so that `return zoe_fail(...)` reads well. */
-int zoe_fail(zoe_context *ctx, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/*
+ * Stores the text of a failure and evaluates to `status`, so that `return zoe_fail(...)` reads well. A macro, so that the
+ * compiler sees the status: it can then tell results of calls that failed from uninitialised ones.
+ */
+#define zoe_fail(ctx, status, ...) (zoe_error_text((ctx), __VA_ARGS__), (status))
+void zoe_error_text(zoe_context *ctx, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Puts "prefix: " in front of the stored text: where a failure happened, told by the caller. Returns `status`. */
 int zoe_fail_in(zoe_context *ctx, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
