@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-#define QUERIES 504 /* of a task, about */
+#define QUERIES 1008 /* of a task, about */
 #define FEW     48  /* queries whose scores exist at a time, about */
 #define KEYS    256 /* of a tile */
 
@@ -108,26 +108,25 @@ static void task(const attention *t, float *scratch, int64_t head, int64_t start
                  t->width, 1 / w.sum[row]);
 }
 
-/* Tiles that fit in scratch, halved for very wide heads; false when not even the smallest do. */
+static bool fits(attention *t, int64_t queries) {
+    t->queries = queries;
+    t->lds = zoe_cpu_padded_cols(t->kernels, t->keys);
+    return scratch_floats(t) * (int64_t)sizeof(float) <= (int64_t)ZOE_CPU_SCRATCH;
+}
+
+/*
+ * Tiles that fit in scratch, smaller for very wide heads; false when not even the smallest do. The keys of a tile decide
+ * the order of additions, so they depend on the head alone and not on the number of threads.
+ */
 static bool choose_tiles(const zoe_cpu *cpu, attention *t, int64_t tokens, int64_t heads) {
-    const zoe_cpu_kernels *k = t->kernels;
-    int64_t step = zoe_cpu_padded_rows(k, 1); /* whole tiles, so that none reaches into the next few queries */
-    t->few = zoe_round_up(zoe_min(FEW, tokens), step);
-    t->queries = zoe_round_up(zoe_min(QUERIES, tokens), t->few);
-    t->keys = KEYS;
-    t->ldo = zoe_cpu_padded_cols(k, t->width);
-    while (t->queries > t->few && heads * ((tokens + t->queries - 1) / t->queries) < 2 * cpu->threads)
-        t->queries = zoe_round_up(t->queries / 2, t->few);
-    for (;;) {
-        t->lds = zoe_cpu_padded_cols(k, t->keys);
-        if (scratch_floats(t) * (int64_t)sizeof(float) <= (int64_t)ZOE_CPU_SCRATCH) return true;
-        if (t->queries > t->few)
-            t->queries = zoe_round_up(t->queries / 2, t->few);
-        else if (t->keys > 32)
-            t->keys /= 2;
-        else
-            return false;
-    }
+    t->few = zoe_round_up(zoe_min(FEW, tokens), zoe_cpu_padded_rows(t->kernels, 1)); /* no tile reaches into the next few */
+    t->ldo = zoe_cpu_padded_cols(t->kernels, t->width);
+    for (t->keys = KEYS; !fits(t, zoe_round_up(FEW, zoe_cpu_padded_rows(t->kernels, 1))); t->keys /= 2)
+        if (t->keys < 32) return false;
+    int64_t queries = zoe_round_up(zoe_min(QUERIES, tokens), t->few);
+    while (queries > t->few && (!fits(t, queries) || heads * ((tokens + queries - 1) / queries) < 2 * cpu->threads))
+        queries = zoe_round_up(queries / 2, t->few);
+    return fits(t, queries);
 }
 
 int zoe_cpu_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
