@@ -17,6 +17,11 @@ static void *must(void *ptr) {
     return ptr;
 }
 
+zoe_dtype check_weight(const checker *c, zoe_dtype dtype) {
+    bool common = dtype == ZOE_F32 || dtype == ZOE_BF16 || dtype == ZOE_F16;
+    return common || c->be->ops->host_memory ? dtype : c->be->dtype;
+}
+
 static uint64_t next(checker *c) {
     c->seed += 0x9e3779b97f4a7c15u;
     uint64_t z = (c->seed ^ c->seed >> 30) * 0xbf58476d1ce4e5b9u;
@@ -202,6 +207,7 @@ static bool guards_hold(operand *y) {
 
 void check_result(checker *c, operand *y, const double *expected, const double *size, double bound, const char *what) {
     c->op_cases++;
+    bound = fmax(bound, unit(c->be->dtype));
     check_status(c, c->be->ops->download(c->be, y->memory, y->device, y->bytes), what);
     int64_t count = zoe_tensor_count(&y->t), bad = 0;
     for (int64_t i = 0; i < count; i++) {

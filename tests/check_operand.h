@@ -29,6 +29,9 @@ typedef struct checker {
 
 double check_random(checker *c); /* -1 .. 1 */
 
+/* A weight type that the backend has: `dtype`, or that of its activations. */
+zoe_dtype check_weight(const checker *c, zoe_dtype dtype);
+
 /* Makes operands that check_done() frees. An input is filled and uploaded, an output poisoned. Failures end the program. */
 operand *check_input(checker *c, zoe_dtype dtype, layout l, fill f, int rank, const int64_t *shape);
 operand *check_output(checker *c, zoe_dtype dtype, layout l, int rank, const int64_t *shape);
@@ -46,7 +49,8 @@ void check_upload(checker *c, operand *o);
 /* The elements of a tensor as dense float64. */
 double *check_values(const zoe_tensor *t);
 
-/* Fetches y and compares: |y - expected| <= bound * size + what storing y's type may round; NaN only where expected. */
+/* Fetches y and compares: |y - expected| <= bound * size + what storing y's type may round; NaN only where expected. On
+ * narrow activations, what is kept between the parts of an operation may be rounded to their type as well. */
 void check_result(checker *c, operand *y, const double *expected, const double *size, double bound, const char *what);
 
 void check_status(checker *c, int status, const char *what);

@@ -1,9 +1,9 @@
 /*
- * Runs every operation of a backend, at every processor level, on random and extreme operands and compares it with float64.
+ * Runs every operation of a backend, at every processor level or in every type of activations, on random and extreme operands and compares it with float64.
  *
- *   checkkernels [--backend cpu] [--op NAME] [--seed N]     check; exit status 1 if anything is out of its bound
+ *   checkkernels [--backend cpu|cuda] [--op NAME] [--seed N] check; exit status 1 if anything is out of its bound
  *   checkkernels --bench [--op NAME]                        time the operations instead
- *   ... [--level c|avx2|avx512] [--threads N]               one level only; with one thread, timings count its own CPU time
+ *   ... [--level c|avx2|avx512|F32|BF16] [--threads N]               one level only; with one thread, timings count its own CPU time
  *
  * Outputs start as NaN between guard bytes, gaps of strided operands hold NaN: what is not written, written too far or read
  * too far shows. A bound is a number of roundings relative to the magnitudes that went into a value (check_reference.h).
@@ -47,7 +47,7 @@ static void check_linear(checker *c, const linear_case *t) {
     char what[96];
     snprintf(what, sizeof what, "%lld x %lld x %lld, %s, fill %d", (long long)t->rows, (long long)t->in, (long long)t->out,
              zoe_dtype_name(t->weight), (int)t->f);
-    operand *x = INPUT(c, dtype, t->l, t->f, t->rows, t->in), *w = INPUT(c, t->weight, DENSE, FILL_SMALL, t->out, t->in);
+    operand *x = INPUT(c, dtype, t->l, t->f, t->rows, t->in), *w = INPUT(c, check_weight(c, t->weight), DENSE, FILL_SMALL, t->out, t->in);
     operand *bias = t->bias ? INPUT(c, ZOE_F32, DENSE, t->f, t->out) : NULL;
     operand *gate = t->gate ? INPUT(c, ZOE_F32, t->l, FILL_SMALL, 3, t->out) : NULL;
     operand *group = t->grouped ? check_ids(c, t->rows, 3) : NULL;
@@ -101,6 +101,16 @@ static void linear(checker *c) {
                                                .f = (fill)f,
                                                .bias = true,
                                                .l = STRIDED});
+    for (int n = 0; n < 16; n++) /* whole vectors, as real networks have them */
+        check_linear(c, &(linear_case){.rows = n % 4 == 3 ? 5 : 130,
+                                       .in = 256,
+                                       .out = 192,
+                                       .weight = c->be->dtype,
+                                       .act = (zoe_act)(n % 4),
+                                       .bias = n & 1,
+                                       .gate = n > 8,
+                                       .grouped = n > 11,
+                                       .residual = n & 4});
 }
 
 /* ---- norm, qk_prepare ---- */
@@ -153,6 +163,8 @@ static void check_norm(checker *c, const norm_case *t) {
     check_done(c);
 }
 
+static void norm_vectors(checker *c);
+
 static void norm(checker *c) {
     static const int64_t widths[] = {2, 3, 15, 16, 17, 64, 131, 1541}, rows[] = {1, 2, 37};
     for (int w = 0; w < 8; w++)
@@ -172,6 +184,22 @@ static void norm(checker *c) {
         check_norm(c, &(norm_case){.rows = 5, .width = 777, .kind = (zoe_norm_kind)k, .f = FILL_WIDE});
         check_norm(c, &(norm_case){.rows = 5, .width = 777, .kind = (zoe_norm_kind)k, .f = FILL_TINY});
     }
+    norm_vectors(c);
+}
+
+/* Rows of whole vectors of eight, from the narrowest to the widest that a kernel may hold in registers, and wider. */
+static void norm_vectors(checker *c) {
+    static const int64_t widths[] = {8, 96, 192, 384, 1024, 1536, 4096, 5120, 8192};
+    for (int w = 0; w < 9; w++)
+        for (int k = 0; k < 6; k++)
+            check_norm(c, &(norm_case){.rows = 19,
+                                       .width = widths[w],
+                                       .kind = (zoe_norm_kind)(k % 3),
+                                       .affine = k < 3,
+                                       .modulate = k > 2,
+                                       .grouped = k == 4,
+                                       .in_place = k % 2,
+                                       .act = (zoe_act)(k % 4)});
 }
 
 static void check_qk(checker *c, int64_t tokens, int64_t heads, int64_t head, int n) {
@@ -222,6 +250,7 @@ static void qk_prepare(checker *c) {
         for (int s = 0; s < 6; s++)
             for (int t = 0; t < 2; t++)
                 for (int i = 0; i < 6; i++) check_qk(c, tokens[t], heads[h], sizes[s], n++);
+    for (int i = 0; i < 24; i++) check_qk(c, 21, i < 12 ? 12 : 40, 128, i);
 }
 
 /* ---- attention ---- */
@@ -308,6 +337,14 @@ static void attention(checker *c) {
     check_attention(c,
                     &(attention_case){.heads = 1, .queries = 20, .keys = 70, .depth = 1024, .width = 1024, .scale = 0.03});
     check_attention(c, &(attention_case){.heads = 2, .queries = 70, .keys = 300, .depth = 64, .width = 64, .scale = 1e4});
+    for (int i = 0; i < 6; i++) /* as real networks have them: few keys, of which the last is repeated, and many */
+        check_attention(c, &(attention_case){.heads = 3,
+                                             .queries = 150,
+                                             .keys = (int64_t[]){1, 31, 64, 300, 1300, 2048}[i],
+                                             .depth = i == 3 ? 64 : 128,
+                                             .width = i == 3 ? 64 : 128,
+                                             .scale = 0.3,
+                                             .repeats = c->be->ops->key_repeats && i < 4 ? 480 : 0});
 }
 
 /* ---- conv ---- */
@@ -334,7 +371,7 @@ static void check_conv(checker *c, const conv_case *t) {
              (long long)t->frames, (long long)t->height, (long long)t->width, (long long)t->in, (long long)t->out,
              p.kernel[0], p.kernel[1], p.kernel[2], (long long)t->history, zoe_dtype_name(t->weight));
     operand *x = check_input(c, dtype, DENSE, FILL_SMALL, 4, in);
-    operand *w = INPUT(c, t->weight, DENSE, FILL_SMALL, t->out, p.kernel[0], p.kernel[1], p.kernel[2], t->in);
+    operand *w = INPUT(c, check_weight(c, t->weight), DENSE, FILL_SMALL, t->out, p.kernel[0], p.kernel[1], p.kernel[2], t->in);
     operand *history = t->history ? INPUT(c, dtype, DENSE, FILL_SMALL, t->history, t->height, t->width, t->in) : NULL;
     operand *bias = t->bias ? INPUT(c, ZOE_F32, DENSE, FILL_SMALL, t->out) : NULL;
     operand *residual = t->residual ? check_input(c, dtype, DENSE, FILL_SMALL, 4, out) : NULL;
@@ -444,6 +481,20 @@ static void conv(checker *c) {
                                    .weight = w,
                                    .p = {.kernel = {1, 2, 2}, .stride = {1, 2, 2}}});
     }
+    for (int i = 0; i < 5; i++) /* channels in whole vectors */
+        check_conv(c, &(conv_case){.frames = 2,
+                                   .height = 13,
+                                   .width = 22,
+                                   .in = (int64_t[]){8, 16, 96, 40, 64}[i],
+                                   .out = (int64_t[]){96, 24, 3, 192, 136}[i],
+                                   .weight = c->be->dtype,
+                                   .history = i % 3,
+                                   .bias = i % 2,
+                                   .residual = i > 1,
+                                   .p = {.kernel = {3, 3, 3},
+                                         .stride = {1, 1 + i / 4, 1 + i / 4},
+                                         .pad = {{2 - i % 3, 0}, {1, 1}, {1, 1}},
+                                         .upsample = 1 + i % 2}});
     check_conv(c, &(conv_case){.frames = 1,
                                .height = 3,
                                .width = 150,
@@ -518,6 +569,47 @@ static int open_cpu(const checker *c, uint32_t mask, zoe_context **ctx, zoe_back
     return status ? status : zoe_cpu_backend_create(*ctx, 0, be);
 }
 
+static int open_cuda(zoe_dtype dtype, zoe_context **ctx, zoe_backend **be) {
+    const zoe_plugin *plugin;
+    ZOE_TRY(zoe_context_create(NULL, ctx));
+    ZOE_TRY(zoe_plugin_load(*ctx, "cuda", &plugin));
+    return plugin->create(*ctx, &(zoe_plugin_settings){.dtype = dtype}, be);
+}
+
+/* One level of a backend, which is closed behind it. */
+static bool run_level(checker *c, int status, zoe_context *ctx, const char *level, bool bench) {
+    c->level = level;
+    if (status != ZOE_OK)
+        fprintf(stderr, "checkkernels: cannot open the backend: %s\n", ctx ? zoe_context_error(ctx) : "out of memory");
+    else if (bench)
+        bench_backend(c);
+    else
+        check_backend(c);
+    if (status == ZOE_OK) zoe_backend_close(c->be);
+    zoe_context_free(ctx);
+    return status == ZOE_OK;
+}
+
+static bool run_cpu(checker *c, const char *level, bool bench) {
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+        zoe_context *ctx = NULL;
+        if (levels[i].mask & ~zoe_cpu_levels() || (level && strcmp(level, levels[i].name))) continue;
+        if (bench && i == 0 && !level) continue;
+        if (!run_level(c, open_cpu(c, levels[i].mask, &ctx, &c->be), ctx, levels[i].name, bench)) return false;
+    }
+    return true;
+}
+
+static bool run_cuda(checker *c, const char *level, bool bench) {
+    static const zoe_dtype dtypes[] = {ZOE_F32, ZOE_BF16};
+    for (int i = 0; i < 2; i++) {
+        zoe_context *ctx = NULL;
+        if (level && strcmp(level, zoe_dtype_name(dtypes[i]))) continue;
+        if (!run_level(c, open_cuda(dtypes[i], &ctx, &c->be), ctx, zoe_dtype_name(dtypes[i]), bench)) return false;
+    }
+    return true;
+}
+
 int main(int argc, char **argv) {
     checker c = {.seed = 1};
     const char *backend = "cpu", *level = NULL;
@@ -542,20 +634,9 @@ int main(int argc, char **argv) {
             return fprintf(stderr, "checkkernels: unknown option %s; see the top of tests/checkkernels.c\n", argv[i]), 2;
         i++;
     }
-    if (strcmp(backend, "cpu")) return fprintf(stderr, "checkkernels: no backend %s in this build\n", backend), 2;
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
-        zoe_context *ctx = NULL;
-        if (levels[i].mask & ~zoe_cpu_levels() || (level && strcmp(level, levels[i].name))) continue;
-        if (bench && i == 0 && !level) continue;
-        if (open_cpu(&c, levels[i].mask, &ctx, &c.be)) return fprintf(stderr, "checkkernels: cannot open the backend\n"), 2;
-        c.level = levels[i].name;
-        if (bench)
-            bench_backend(&c);
-        else
-            check_backend(&c);
-        zoe_backend_close(c.be);
-        zoe_context_free(ctx);
-    }
+    bool cuda = !strcmp(backend, "cuda");
+    if (!cuda && strcmp(backend, "cpu")) return fprintf(stderr, "checkkernels: no backend %s\n", backend), 2;
+    if (!(cuda ? run_cuda(&c, level, bench) : run_cpu(&c, level, bench))) return 2;
     if (!bench) printf("%d cases, %d failures\n", c.cases, c.failures);
     return c.failures ? 1 : 0;
 }

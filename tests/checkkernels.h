@@ -3,6 +3,7 @@
 #define CHECKKERNELS_H
 
 #include "backend/cpu/cpu.h"
+#include "backend/plugin.h"
 #include "check_operand.h"
 #include "check_reference.h"
 

@@ -13,6 +13,7 @@ int zoe_new_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, co
     *t = zoe_tensor_of(NULL, dtype, rank, shape);
     size_t bytes = ((size_t)zoe_tensor_bytes(t) + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
     if (bytes > be->arena.size - be->arena.used) return zoe_out_of_memory(be->ctx, bytes, "activations");
+    if (be->ops->grow && be->arena.used + bytes > be->arena.backed) ZOE_TRY(be->ops->grow(be, be->arena.used + bytes));
     t->data = be->arena.base + be->arena.used;
     be->arena.used += bytes;
     if (be->arena.used > be->arena.peak) be->arena.peak = be->arena.used;

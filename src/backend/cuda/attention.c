@@ -1,0 +1,139 @@
+/*
+ * softmax(scale q k^T + bias) v, by one of three ways: cuDNN for long sequences of bf16, a kernel of ours for a few keys
+ * and repeated ones, and for everything else (float32, wide heads, biases) two products with a softmax between, for as
+ * many queries at a time as a bounded piece of memory holds.
+ */
+#include <math.h>
+
+#include "backend/cuda/cuda.h"
+
+#define SCORE_BYTES ((int64_t)128 << 20)
+#define FEW_KEYS    1024
+
+static bool pieces(const zoe_tensor *t) {
+    return (uintptr_t)t->data % 16 == 0 && t->stride[0] % 8 == 0 && t->stride[1] % 8 == 0;
+}
+
+/* Heads of bf16 whose rows are whole 16-byte pieces. */
+static bool narrow(const zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v) {
+    const zoe_tensor *all[] = {y, q, k, v};
+    for (int i = 0; i < 4; i++)
+        if (all[i]->dtype != ZOE_BF16 || !pieces(all[i])) return false;
+    return q->shape[2] == v->shape[2];
+}
+
+static int flash(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v, float scale,
+                 float last) {
+    zoe_cuda_flash f = {.q = q->data,
+                        .k = k->data,
+                        .v = v->data,
+                        .y = y->data,
+                        .q_head = q->stride[0],
+                        .q_row = q->stride[1],
+                        .k_head = k->stride[0],
+                        .k_row = k->stride[1],
+                        .v_head = v->stride[0],
+                        .v_row = v->stride[1],
+                        .y_head = y->stride[0],
+                        .y_row = y->stride[1],
+                        .heads = (int)q->shape[0],
+                        .queries = (int)q->shape[1],
+                        .keys = (int)k->shape[1],
+                        .dim = (int)q->shape[2],
+                        .scale = scale,
+                        .last = last};
+    return zoe_cuda_check(&cuda->base, zoe_cuda_launch_flash(&f, cuda->stream), "attention");
+}
+
+/* Queries q0 .. q0 + count with scores and p of [heads, count, padded keys]. */
+static int some_queries(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                        const zoe_attention *a, float last, int64_t q0, int64_t count, zoe_tensor *scores, zoe_tensor *p) {
+    int64_t heads = q->shape[0], keys = k->shape[1], ld = scores->shape[2];
+    zoe_tensor some_q = zoe_view_slice(q, 1, q0, count), some_y = zoe_view_slice(y, 1, q0, count);
+    zoe_cuda_product qk = {.rows = count,
+                           .cols = keys,
+                           .depth = q->shape[2],
+                           .batch = heads,
+                           .ldx = q->stride[1],
+                           .ldw = k->stride[1],
+                           .ldy = ld,
+                           .step_x = q->stride[0],
+                           .step_w = k->stride[0],
+                           .step_y = count * ld,
+                           .in = q->dtype,
+                           .out = ZOE_F32,
+                           .epilogue = CUBLASLT_EPILOGUE_DEFAULT,
+                           .alpha = a->scale};
+    zoe_cuda_product pv = {.rows = count,
+                           .cols = v->shape[2],
+                           .depth = keys,
+                           .batch = heads,
+                           .ldx = ld,
+                           .ldw = v->stride[1],
+                           .ldy = y->stride[1],
+                           .step_x = count * ld,
+                           .step_w = v->stride[0],
+                           .step_y = y->stride[0],
+                           .in = v->dtype,
+                           .out = y->dtype,
+                           .straight = 1,
+                           .epilogue = CUBLASLT_EPILOGUE_DEFAULT,
+                           .alpha = 1};
+    zoe_cuda_softmax s = {.scores = scores->data,
+                          .p = p->data,
+                          .p_type = p->dtype,
+                          .heads = heads,
+                          .queries = count,
+                          .keys = keys,
+                          .ld = ld,
+                          .last = last};
+    if (a->relative_bias) {
+        s.bias = a->relative_bias->data;
+        s.bias_width = a->relative_bias->shape[1];
+        s.bias_start = q->shape[1] - 1 - q0;
+    }
+    ZOE_TRY(zoe_cuda_multiply(cuda, &qk, scores->data, some_q.data, k->data, NULL, NULL));
+    ZOE_TRY(zoe_cuda_check(&cuda->base, zoe_cuda_launch_softmax(&s, cuda->stream), "attention"));
+    return zoe_cuda_multiply(cuda, &pv, some_y.data, p->data, v->data, NULL, NULL);
+}
+
+static int unfused(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                   const zoe_attention *a, float last) {
+    zoe_backend *be = &cuda->base;
+    int64_t heads = q->shape[0], queries = q->shape[1], keys = (k->shape[1] + 7) / 8 * 8; /* whole pieces */
+    int64_t row = heads * keys * (4 + (int64_t)zoe_dtype_size(v->dtype)), most = SCORE_BYTES / row / 64 * 64;
+    zoe_tensor scores, p;
+    if (most < 64) most = 64;
+    if (most > queries) most = queries;
+    ZOE_TRY(zoe_new_tensor(be, &scores, ZOE_F32, 3, (const int64_t[]){heads, most, keys}));
+    ZOE_TRY(zoe_new_tensor(be, &p, v->dtype, 3, (const int64_t[]){heads, most, keys}));
+    for (int64_t q0 = 0; q0 < queries; q0 += most) {
+        int64_t count = queries - q0 < most ? queries - q0 : most;
+        ZOE_TRY(some_queries(cuda, y, q, k, v, a, last, q0, count, &scores, &p));
+    }
+    return ZOE_OK;
+}
+
+int zoe_cuda_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                       const zoe_attention *p) {
+    zoe_cuda *cuda = zoe_cuda_of(be);
+    const zoe_tensor *all[] = {q, k, v};
+    for (int i = 0; i < 3; i++)
+        if (all[i]->dtype != y->dtype || (y->dtype != ZOE_F32 && y->dtype != ZOE_BF16))
+            return zoe_fail(be->ctx, ZOE_ERR_INTERNAL, "attention: all of F32 or all of BF16 are needed, found %s and %s",
+                            zoe_dtype_name(y->dtype), zoe_dtype_name(all[i]->dtype));
+    if (q->shape[0] <= 0 || q->shape[1] <= 0) return ZOE_OK;
+    ZOE_CUDA(be, cudaSetDevice(cuda->device));
+    float last = p->last_key_repeats > 1 ? logf((float)p->last_key_repeats) : 0;
+    bool plain = !p->relative_bias && narrow(y, q, k, v), done = false;
+    bool ours = plain && (q->shape[2] == 64 || q->shape[2] == 128) && q->shape[1] < INT32_MAX && k->shape[1] < INT32_MAX &&
+                q->shape[0] <= 65535;
+    if (plain && last == 0 && (!ours || k->shape[1] > FEW_KEYS))
+        ZOE_TRY(zoe_cuda_sdpa_run(cuda, y, q, k, v, p->scale, &done));
+    if (done) return ZOE_OK;
+    if (ours) return flash(cuda, y, q, k, v, p->scale, last);
+    size_t mark = zoe_arena_mark(be);
+    int status = unfused(cuda, y, q, k, v, p, last);
+    zoe_arena_release(be, mark);
+    return status;
+}

@@ -1,0 +1,244 @@
+/* Norms, preparation of queries and keys, embeddings: kernels in which a group of threads takes a row. */
+#include "backend/cuda/device.cuh"
+
+#define THREADS 256
+
+/* ---- norm and rotation ---- */
+
+/* (x - mean) * factor */
+template <int LANES> __device__ __forceinline__ void finish_statistics(const zoe_cuda_rows &p, float squares, float *factor) {
+    squares = group_sum<LANES>(squares);
+    if (p.kind == ZOE_CUDA_NORM_L2)
+        *factor = sqrtf((float)p.width) / fmaxf(sqrtf(squares), p.eps);
+    else
+        *factor = 1.0f / sqrtf(squares / (float)p.width + p.eps);
+}
+
+/* Rows of whole vectors of eight, kept in registers between the passes. */
+template <typename T, int LANES, int VECTORS> __global__ void __launch_bounds__(THREADS) rows_kernel(zoe_cuda_rows p) {
+    int64_t rows = p.tokens * p.parts, row = (int64_t)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
+    bool valid = row < rows;
+    if (!valid) row = rows - 1;
+    int lane = threadIdx.x % LANES, vectors = p.width / 8;
+    int64_t token = row / p.parts;
+    int part = (int)(row % p.parts);
+    const T *x = (const T *)p.x + token * p.ldx + (int64_t)part * p.width;
+    T *y = (T *)p.y + token * p.ldy + (int64_t)part * p.width;
+    float v[VECTORS][8], mean = 0, factor = 1;
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++) {
+        int at = lane + i * LANES;
+        if (at < vectors) {
+            load8(v[i], x + at * 8);
+        } else {
+#pragma unroll
+            for (int j = 0; j < 8; j++) v[i][j] = 0;
+        }
+    }
+    if (p.kind == ZOE_CUDA_NORM_LAYER) {
+        float sum = 0;
+#pragma unroll
+        for (int i = 0; i < VECTORS; i++)
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum += v[i][j];
+        mean = group_sum<LANES>(sum) / (float)p.width;
+    }
+    if (p.kind != ZOE_CUDA_NORM_NONE) {
+        float squares = 0;
+#pragma unroll
+        for (int i = 0; i < VECTORS; i++)
+            if (lane + i * LANES < vectors) {
+#pragma unroll
+                for (int j = 0; j < 8; j++) squares += (v[i][j] - mean) * (v[i][j] - mean);
+            }
+        finish_statistics<LANES>(p, squares, &factor);
+    }
+    if (!valid) return;
+    int64_t group = p.group ? p.group[token] : 0;
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++) {
+        int column = (lane + i * LANES) * 8;
+        if (column >= p.width) continue;
+        float a[8];
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[i][j] = (v[i][j] - mean) * factor;
+        if (p.weight) {
+            load8(a, p.weight + column);
+#pragma unroll
+            for (int j = 0; j < 8; j++) v[i][j] *= a[j];
+        }
+        if (p.bias) {
+            load8(a, p.bias + column);
+#pragma unroll
+            for (int j = 0; j < 8; j++) v[i][j] += a[j];
+        }
+        if (p.scale) {
+            load8(a, p.scale + group * p.ld_scale + column);
+#pragma unroll
+            for (int j = 0; j < 8; j++) v[i][j] *= 1.0f + a[j];
+        }
+        if (p.shift) {
+            load8(a, p.shift + group * p.ld_shift + column);
+#pragma unroll
+            for (int j = 0; j < 8; j++) v[i][j] += a[j];
+        }
+        if (p.act != ZOE_CUDA_ACT_NONE) {
+#pragma unroll
+            for (int j = 0; j < 8; j++) v[i][j] = activation(v[i][j], p.act);
+        }
+        if (p.cos) {
+            int pair = (part * p.width + column) / 2 % p.pairs;
+#pragma unroll
+            for (int j = 0; j < 8; j += 2) {
+                float c = p.cos[token * p.pairs + pair], s = p.sin[token * p.pairs + pair];
+                float first = v[i][j], second = v[i][j + 1];
+                v[i][j] = first * c - second * s;
+                v[i][j + 1] = second * c + first * s;
+                if (++pair == p.pairs) pair = 0;
+            }
+        }
+        store8(y + column, v[i]);
+    }
+}
+
+/* Rows of any width and types, a warp each, read again for every pass. A lane takes whole pairs. */
+__global__ void __launch_bounds__(THREADS) any_rows_kernel(zoe_cuda_rows p) {
+    int64_t rows = p.tokens * p.parts, row = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    if (row >= rows) return;
+    int lane = threadIdx.x % 32;
+    int64_t token = row / p.parts, group = p.group ? p.group[token] : 0;
+    int part = (int)(row % p.parts);
+    int64_t from = token * p.ldx + (int64_t)part * p.width, to = token * p.ldy + (int64_t)part * p.width;
+    float mean = 0, factor = 1;
+    if (p.kind == ZOE_CUDA_NORM_LAYER) {
+        float sum = 0;
+        for (int i = lane; i < p.width; i += 32) sum += load_any(p.x, p.x_type, from + i);
+        mean = group_sum<32>(sum) / (float)p.width;
+    }
+    if (p.kind != ZOE_CUDA_NORM_NONE) {
+        float squares = 0;
+        for (int i = lane; i < p.width; i += 32) {
+            float d = load_any(p.x, p.x_type, from + i) - mean;
+            squares += d * d;
+        }
+        finish_statistics<32>(p, squares, &factor);
+    }
+    for (int i = 2 * lane; i < p.width; i += 64) {
+        int count = p.width - i < 2 ? 1 : 2;
+        float v[2] = {0, 0};
+        for (int j = 0; j < count; j++) {
+            int column = i + j;
+            v[j] = (load_any(p.x, p.x_type, from + column) - mean) * factor;
+            if (p.weight) v[j] *= p.weight[column];
+            if (p.bias) v[j] += p.bias[column];
+            if (p.scale) v[j] *= 1.0f + p.scale[group * p.ld_scale + column];
+            if (p.shift) v[j] += p.shift[group * p.ld_shift + column];
+            v[j] = activation(v[j], p.act);
+        }
+        if (p.cos) {
+            int64_t pair = token * p.pairs + (part * p.width + i) / 2 % p.pairs;
+            float first = v[0], c = p.cos[pair], s = p.sin[pair];
+            v[0] = first * c - v[1] * s;
+            v[1] = v[1] * c + first * s;
+        }
+        for (int j = 0; j < count; j++) store_any(p.y, p.y_type, to + i + j, v[j]);
+    }
+}
+
+template <typename T, int LANES, int VECTORS> static void launch(const zoe_cuda_rows *p, cudaStream_t stream) {
+    int64_t rows = p->tokens * p->parts, step = THREADS / LANES;
+    rows_kernel<T, LANES, VECTORS><<<(unsigned)((rows + step - 1) / step), THREADS, 0, stream>>>(*p);
+}
+
+/* False where the row is too wide to be kept in registers. */
+template <typename T> static bool launch_vectors(const zoe_cuda_rows *p, cudaStream_t stream) {
+    int vectors = p->width / 8;
+    if (vectors <= 16)
+        launch<T, 16, 1>(p, stream);
+    else if (vectors <= 32)
+        launch<T, 32, 1>(p, stream);
+    else if (vectors <= 64)
+        launch<T, 32, 2>(p, stream);
+    else if (vectors <= 128)
+        launch<T, 32, 4>(p, stream);
+    else if (vectors <= 256)
+        launch<T, 256, 1>(p, stream);
+    else if (vectors <= 512)
+        launch<T, 256, 2>(p, stream);
+    else if (vectors <= 768)
+        launch<T, 256, 3>(p, stream);
+    else
+        return false;
+    return true;
+}
+
+static bool whole_vectors(const zoe_cuda_rows *p) {
+    const void *pointers[] = {p->x, p->y, p->weight, p->bias, p->scale, p->shift};
+    if (p->x_type != p->y_type || p->width % 8 || p->ldx % 8 || p->ldy % 8) return false;
+    if ((p->scale && p->ld_scale % 4) || (p->shift && p->ld_shift % 4)) return false;
+    for (int i = 0; i < 6; i++)
+        if (!aligned16(pointers[i])) return false;
+    return true;
+}
+
+cudaError_t zoe_cuda_launch_rows(const zoe_cuda_rows *p, cudaStream_t stream) {
+    int64_t rows = p->tokens * p->parts;
+    bool done = false;
+    if (rows <= 0) return cudaSuccess;
+    if (whole_vectors(p) && p->x_type == ZOE_BF16) done = launch_vectors<bf16>(p, stream);
+    if (whole_vectors(p) && p->x_type == ZOE_F32) done = launch_vectors<float>(p, stream);
+    if (!done) any_rows_kernel<<<(unsigned)((rows + 7) / 8), THREADS, 0, stream>>>(*p);
+    return cudaGetLastError();
+}
+
+/* ---- softmax ---- */
+
+/* A block takes a row of scores. */
+__global__ void __launch_bounds__(THREADS) softmax_kernel(zoe_cuda_softmax p) {
+    __shared__ float tops[THREADS / 32];
+    int64_t row = blockIdx.x, head = row / p.queries, query = row % p.queries;
+    const float *scores = p.scores + row * p.ld;
+    const float *bias = p.bias ? p.bias + head * p.bias_width + p.bias_start - query : NULL;
+    float top = -INFINITY, sum = 0;
+    for (int64_t i = threadIdx.x; i < p.keys; i += THREADS) {
+        float score = scores[i] + (bias ? bias[i] : 0) + (i == p.keys - 1 ? p.last : 0);
+        top = fmaxf(top, score);
+    }
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
+    if (threadIdx.x % 32 == 0) tops[threadIdx.x / 32] = top;
+    __syncthreads();
+    for (int i = 0; i < THREADS / 32; i++) top = fmaxf(top, tops[i]);
+    for (int64_t i = threadIdx.x; i < p.keys; i += THREADS)
+        sum += expf(scores[i] + (bias ? bias[i] : 0) + (i == p.keys - 1 ? p.last : 0) - top);
+    sum = 1.0f / group_sum<THREADS>(sum);
+    for (int64_t i = threadIdx.x; i < p.keys; i += THREADS) {
+        float score = scores[i] + (bias ? bias[i] : 0) + (i == p.keys - 1 ? p.last : 0);
+        store_any(p.p, p.p_type, row * p.ld + i, expf(score - top) * sum);
+    }
+}
+
+cudaError_t zoe_cuda_launch_softmax(const zoe_cuda_softmax *p, cudaStream_t stream) {
+    if (p->heads * p->queries <= 0) return cudaSuccess;
+    softmax_kernel<<<(unsigned)(p->heads * p->queries), THREADS, 0, stream>>>(*p);
+    return cudaGetLastError();
+}
+
+/* ---- embedding ---- */
+
+__global__ void __launch_bounds__(THREADS)
+    embedding_kernel(void *y, int y_type, int64_t ldy, const void *table, int table_type, int64_t entries, int64_t width,
+                     const int32_t *ids, int64_t step) {
+    int64_t row = blockIdx.x, id = ids[row * step];
+    bool known = id >= 0 && id < entries;
+    for (int64_t i = threadIdx.x; i < width; i += THREADS)
+        store_any(y, y_type, row * ldy + i, known ? load_any(table, table_type, id * width + i) : NAN);
+}
+
+cudaError_t zoe_cuda_launch_embedding(void *y, int y_type, int64_t ldy, const void *table, int table_type, int64_t entries,
+                                      int64_t width, const int32_t *ids, int64_t step, int64_t count,
+                                      cudaStream_t stream) {
+    if (count <= 0) return cudaSuccess;
+    embedding_kernel<<<(unsigned)count, THREADS, 0, stream>>>(y, y_type, ldy, table, table_type, entries, width, ids, step);
+    return cudaGetLastError();
+}
