@@ -6,6 +6,7 @@
 #include "media/media.h"
 #include "pipeline/options.h"
 #include "pipeline/plan.h"
+#include "pipeline/words.h"
 
 /* What one call of zoe_generate() holds. */
 typedef struct generation {
@@ -364,6 +365,7 @@ int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *resul
     int64_t budgets[ZOE_PHASE_COUNT];
     zoe_plan plan;
     if (result) *result = (zoe_result){0};
+    if (request->prompt) zoe_words_check(model->ctx, model->path, request->prompt);
     if (model->settings.ram <= 0) return zoe_generate_counted(model, request, NULL, result, use);
     ZOE_TRY(zoe_plan_make(model, request, NULL, &plan));
     ZOE_TRY(zoe_plan_budgets(model, &plan, budgets));
