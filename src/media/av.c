@@ -76,9 +76,11 @@ static int open_format(zoe_av_input *input) {
     input->format->pb = input->io;
     input->format->io_open = refuse_open;
     code = avformat_open_input(&input->format, NULL, kind, NULL); /* frees the context where it fails */
-    if (code >= 0) code = avformat_find_stream_info(input->format, NULL);
     if (code < 0) return code;
     int index = av_find_best_stream(input->format, AVMEDIA_TYPE_VIDEO, -1, -1, NULL, 0);
+    if (index < 0 &&
+        (code = avformat_find_stream_info(input->format, NULL)) >= 0) /* decodes frames: only where it must be */
+        index = av_find_best_stream(input->format, AVMEDIA_TYPE_VIDEO, -1, -1, NULL, 0);
     if (index < 0) return index;
     input->stream = input->format->streams[index];
     return 0;

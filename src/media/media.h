@@ -12,8 +12,10 @@ typedef struct zoe_picture {
 } zoe_picture;
 
 /*
- * Reads any picture that FFmpeg decodes: EXIF orientation applied, alpha blended as Pillow's conversion to RGB does
- * (dropped), 16-bit and CMYK converted; of an animation the first frame, with a warning in the log.
+ * Reads any picture that FFmpeg decodes and knows by its contents, as Pillow's conversion to RGB gives it: upright by its
+ * EXIF orientation, alpha dropped, CMYK multiplied with black; of 16 bits the upper eight. Of an animation the first frame,
+ * with a warning in the log. Within 3/255 of Pillow for JPEG (0.05/255 on average), exact for lossless formats; what is
+ * transparent in a GIF comes out black.
  */
 int zoe_picture_load(zoe_context *ctx, const char *path, zoe_picture *out);
 void zoe_picture_free(zoe_context *ctx, zoe_picture *picture);
@@ -38,10 +40,11 @@ typedef struct zoe_video_settings {
 } zoe_video_settings;
 
 /*
- * Opens a writer by the ending of `path`: .mp4 (H.264, yuv420p, faststart; the best encoder that is there), .webm (VP9),
- * .gif, .y4m (4:4:4), .png with a %d pattern for numbered pictures, "-" for Y4M on standard output. Data go to a temporary
- * file beside `path`. An unknown ending or a folder that cannot be written fails here, before anything is computed.
- * Frames are encoded on a thread of the writer's own.
+ * Opens a writer by the ending of `path`: .mp4 (H.264, yuv420p, faststart; the best encoder that is there; odd sizes are
+ * padded by repeating the last row or column), .webm (VP9), .gif, .y4m (4:4:4), .png with a place for the number such as
+ * frame-%05d.png (from 0), "-" for Y4M on standard output. YUV is BT.709 in limited range. Data go to a temporary file
+ * beside `path`. An unknown ending or a folder that cannot be written fails here, before anything is computed. Frames are
+ * encoded on a thread of the writer's own.
  */
 int zoe_video_create(zoe_context *ctx, const char *path, const zoe_video_settings *settings, zoe_video_writer **out);
 

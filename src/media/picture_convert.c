@@ -30,12 +30,17 @@ static void from_palette(const AVFrame *frame, uint8_t *rgb) {
 
 /* One component of a row as bytes: more bits lose the low ones, as in Pillow; fewer are stretched to the full range. */
 static void component_row(const AVFrame *frame, const AVPixFmtDescriptor *format, int y, int component, uint16_t *line) {
+    const AVComponentDescriptor *place = &format->comp[component];
     const uint8_t *planes[4] = {frame->data[0], frame->data[1], frame->data[2], frame->data[3]};
-    int depth = format->comp[component].depth;
+    if (place->depth == 8 && place->shift == 0) { /* the usual case, and quicker than the general way */
+        const uint8_t *row = planes[place->plane] + (ptrdiff_t)y * frame->linesize[place->plane] + place->offset;
+        for (int x = 0; x < frame->width; x++) line[x] = row[x * place->step];
+        return;
+    }
     av_read_image_line2(line, planes, frame->linesize, format, 0, y, component, frame->width, 0, 2);
     for (int x = 0; x < frame->width; x++) {
         if (frame->format == AV_PIX_FMT_MONOWHITE) line[x] = !line[x];
-        line[x] = (uint16_t)(depth >= 8 ? line[x] >> (depth - 8) : line[x] * 255 / ((1 << depth) - 1));
+        line[x] = (uint16_t)(place->depth >= 8 ? line[x] >> (place->depth - 8) : line[x] * 255 / ((1 << place->depth) - 1));
     }
 }
 

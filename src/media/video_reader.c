@@ -1,4 +1,5 @@
 /* What a video file says about itself. */
+#include <errno.h>
 #include <string.h>
 
 #include "media/av.h"
@@ -45,6 +46,12 @@ int zoe_video_probe(zoe_context *ctx, const char *path, zoe_video_info *out) {
     *out = (zoe_video_info){0};
     ZOE_TRY(zoe_av_open(ctx, path, "a video", &input));
     const AVStream *stream = input.stream;
+    int code = avformat_find_stream_info(input.format, NULL);
+    if (code < 0) {
+        zoe_av_close(&input);
+        return zoe_fail(ctx, code == AVERROR(ENOMEM) ? ZOE_ERR_NOMEM : ZOE_ERR_FORMAT,
+                        "%s is not a video that FFmpeg can read", path);
+    }
     AVRational rate = stream->avg_frame_rate.num ? stream->avg_frame_rate : stream->r_frame_rate;
     out->width = stream->codecpar->width;
     out->height = stream->codecpar->height;
