@@ -3,9 +3,10 @@
 #include <string.h>
 
 #include "models/cogvideox/cogvideox.h"
+#include "models/ltx/ltx.h"
 #include "models/wan/wan.h"
 
-const zoe_family *const zoe_families[] = {&zoe_wan_family, &zoe_cogvideox_family, NULL};
+const zoe_family *const zoe_families[] = {&zoe_wan_family, &zoe_cogvideox_family, &zoe_ltx_family, NULL};
 
 int zoe_family_find(const zoe_folder *folder, const zoe_family **out) {
     const char *class = NULL;

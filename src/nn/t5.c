@@ -165,10 +165,10 @@ int zoe_t5_bucket(int64_t relative, int64_t buckets, int64_t max_distance) {
     return (int)(base + (bucket < half - 1 ? bucket : half - 1));
 }
 
-/* bias [heads, 2 count - 1] by relative position, gathered from a block's table. */
+/* bias [heads, count + attended - 1] by relative position, gathered from a block's table. */
 static int relative_bias(zoe_t5 *t5, const zoe_tensor *table, int64_t count, zoe_tensor *bias) {
     zoe_backend *be = t5->be;
-    int64_t span = 2 * count - 1, heads = t5->config.heads;
+    int64_t span = bias->shape[1], heads = t5->config.heads;
     zoe_tensor ids, rows;
     int32_t *host;
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, host, span));
@@ -183,20 +183,21 @@ static int relative_bias(zoe_t5 *t5, const zoe_tensor *table, int64_t count, zoe
     return zoe_op_copy(be, bias, &by_head);
 }
 
-/* x [count, width] += attention(norm(x)) */
+/* x [count, width] += attention(norm(x)) to the first rows, as many as the bias is made for */
 static int attention(zoe_t5 *t5, const block *b, zoe_tensor *x, const zoe_tensor *bias) {
     zoe_backend *be = t5->be;
     const zoe_t5_config *c = &t5->config;
-    int64_t count = x->shape[0], inner = c->heads * c->head_dim;
-    zoe_tensor n, q, k, v;
+    int64_t count = x->shape[0], attended = bias->shape[1] - count + 1, inner = c->heads * c->head_dim;
+    zoe_tensor n, q, k, v, keys;
     ZOE_TRY(ZOE_NEW(be, &n, be->dtype, count, c->width));
     ZOE_TRY(ZOE_NEW(be, &q, be->dtype, count, inner));
-    ZOE_TRY(ZOE_NEW(be, &k, be->dtype, count, inner));
-    ZOE_TRY(ZOE_NEW(be, &v, be->dtype, count, inner));
+    ZOE_TRY(ZOE_NEW(be, &k, be->dtype, attended, inner));
+    ZOE_TRY(ZOE_NEW(be, &v, be->dtype, attended, inner));
     ZOE_TRY(zoe_nn_norm(be, &n, x, ZOE_NORM_RMS, (float)c->eps, &b->attention_norm, NULL, ZOE_ACT_NONE));
+    keys = zoe_view_slice(&n, 0, 0, attended);
     ZOE_TRY(zoe_nn_linear(be, &q, &n, &b->q, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_linear(be, &k, &n, &b->k, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_linear(be, &v, &n, &b->v, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_linear(be, &k, &keys, &b->k, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_linear(be, &v, &keys, &b->v, ZOE_ACT_NONE));
     zoe_tensor qh = zoe_view_heads(&q, c->heads), kh = zoe_view_heads(&k, c->heads), vh = zoe_view_heads(&v, c->heads), y;
     ZOE_TRY(ZOE_NEW(be, &y, be->dtype, count, inner));
     zoe_tensor yh = zoe_view_heads(&y, c->heads);
@@ -265,6 +266,10 @@ static int finish(zoe_t5 *t5, const zoe_tensor *x, float *states) {
 }
 
 int zoe_t5_encode(zoe_t5 *t5, const int32_t *ids, int64_t count, float *states) {
+    return zoe_t5_encode_masked(t5, ids, count, count, states);
+}
+
+int zoe_t5_encode_masked(zoe_t5 *t5, const int32_t *ids, int64_t count, int64_t attended, float *states) {
     zoe_backend *be = t5->be;
     size_t mark = zoe_arena_mark(be);
     zoe_tensor x, bias;
@@ -276,7 +281,7 @@ int zoe_t5_encode(zoe_t5 *t5, const int32_t *ids, int64_t count, float *states) 
                             "text encoder do not belong together",
                             ids[i], (long long)t5->config.vocabulary);
     ZOE_TRY_DONE(ZOE_NEW(be, &x, be->dtype, count, t5->config.width));
-    ZOE_TRY_DONE(ZOE_NEW(be, &bias, ZOE_F32, t5->config.heads, 2 * count - 1));
+    ZOE_TRY_DONE(ZOE_NEW(be, &bias, ZOE_F32, t5->config.heads, count + attended - 1));
     ZOE_TRY_DONE(embed(t5, ids, count, &x));
     for (int i = 0; i < (int)t5->config.layers; i++) {
         ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));

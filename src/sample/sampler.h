@@ -16,6 +16,13 @@
 
 typedef enum zoe_solver { ZOE_SOLVER_UNIPC, ZOE_SOLVER_EULER, ZOE_SOLVER_DDIM, ZOE_SOLVER_DPM } zoe_solver;
 
+/* Where the Euler schedule's points lie before the shift. */
+typedef enum zoe_points {
+    ZOE_POINTS_TRAINED,          /* even between the shifted ends of the training table */
+    ZOE_POINTS_EVEN,             /* even from 1 to 1 / steps */
+    ZOE_POINTS_LINEAR_QUADRATIC, /* half of the steps down to 0.975, then faster and faster */
+} zoe_points;
+
 typedef enum zoe_spacing { ZOE_SPACING_TRAILING, ZOE_SPACING_LINSPACE, ZOE_SPACING_LEADING } zoe_spacing;
 
 typedef struct zoe_schedule_config {
@@ -25,6 +32,9 @@ typedef struct zoe_schedule_config {
     int order;              /* of UniPC: 1 or 2 */
     bool lower_order_final; /* UniPC: the last step is of order 1 */
     double shift_terminal;  /* Euler: the schedule is stretched to end here; 0: not */
+    zoe_points points;
+    bool dynamic; /* the shift follows the number of tokens, with these at the two ends of a line: */
+    double base_shift, max_shift, base_tokens, max_tokens;
 
     /* Diffusion: betas are squares of even points between the square roots of these two. */
     double beta_start, beta_end;
@@ -39,6 +49,9 @@ typedef struct zoe_schedule_config {
 int zoe_schedule_config_read(const zoe_config *config, zoe_schedule_config *out);
 
 typedef struct zoe_sampler zoe_sampler;
+
+/* Sets the flow shift of a schedule that follows the number of tokens; does nothing to others. */
+void zoe_schedule_follow_tokens(zoe_schedule_config *config, int64_t tokens);
 
 /*
  * The sampler that a request asks for over the model's own: `name` is NULL or that of a solver, flow_shift 0 or more than

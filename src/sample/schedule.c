@@ -39,6 +39,29 @@ static int read_unipc(const zoe_config *config, zoe_schedule_config *out) {
     return ZOE_OK;
 }
 
+static int read_euler(const zoe_config *config, zoe_schedule_config *out) {
+    static const char *const unused[] = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas",
+                                         "stochastic_sampling"};
+    for (size_t i = 0; i < sizeof unused / sizeof unused[0]; i++) ZOE_TRY(expect_false(config, unused[i]));
+    out->base_shift = 0.5, out->max_shift = 1.15, out->base_tokens = 256, out->max_tokens = 4096;
+    ZOE_TRY(zoe_config_bool(config, "use_dynamic_shifting", &out->dynamic));
+    ZOE_TRY(zoe_config_real(config, "shift_terminal", &out->shift_terminal));
+    ZOE_TRY(zoe_config_real(config, "base_shift", &out->base_shift));
+    ZOE_TRY(zoe_config_real(config, "max_shift", &out->max_shift));
+    ZOE_TRY(zoe_config_real(config, "base_image_seq_len", &out->base_tokens));
+    ZOE_TRY(zoe_config_real(config, "max_image_seq_len", &out->max_tokens));
+    if (out->dynamic) ZOE_TRY(expect_text(config, "time_shift_type", "exponential"));
+    if (out->dynamic && !(out->max_tokens > out->base_tokens))
+        return refuse(config, "max_image_seq_len", "more than base_image_seq_len");
+    return zoe_config_real(config, "shift", &out->flow_shift);
+}
+
+void zoe_schedule_follow_tokens(zoe_schedule_config *c, int64_t tokens) {
+    if (!c->dynamic) return;
+    double slope = (c->max_shift - c->base_shift) / (c->max_tokens - c->base_tokens);
+    c->flow_shift = exp(c->base_shift + slope * ((double)tokens - c->base_tokens));
+}
+
 static int read_diffusion(const zoe_config *config, zoe_schedule_config *out) {
     static const char *const spacings[] = {"trailing", "linspace", "leading"};
     const char *spacing = "leading";
@@ -73,9 +96,7 @@ int zoe_schedule_config_read(const zoe_config *config, zoe_schedule_config *out)
     if (strcmp(name, "UniPCMultistepScheduler") == 0) return read_unipc(config, out);
     if (strcmp(name, "FlowMatchEulerDiscreteScheduler") == 0) {
         out->solver = ZOE_SOLVER_EULER;
-        ZOE_TRY(expect_false(config, "use_dynamic_shifting"));
-        ZOE_TRY(zoe_config_real(config, "shift_terminal", &out->shift_terminal));
-        return zoe_config_real(config, "shift", &out->flow_shift);
+        return read_euler(config, out);
     }
     bool ddim = strcmp(name, "CogVideoXDDIMScheduler") == 0;
     if (ddim || strcmp(name, "CogVideoXDPMScheduler") == 0) {
@@ -122,14 +143,29 @@ static void unipc_schedule(zoe_sampler *s) {
     }
 }
 
-/* Even points between the shifted ends of the training table, shifted once more, as the reference does by default. */
-static void euler_schedule(zoe_sampler *s) {
+/* Noise levels of `n` steps that fall by the same amount down to 1 - `least`, then by a parabola that meets the line. */
+static double linear_quadratic(int i, int n) {
+    static const double least = 0.025;
+    int linear = n / 2, rest = n - linear;
+    if (n < 2) return 1;
+    if (i < linear) return 1 - least * i / linear;
+    double gap = linear - least * n, a = gap / ((double)linear * rest * rest);
+    double b = least / linear - 2 * gap / ((double)rest * rest);
+    return 1 - (a * i * i + b * i + a * linear * linear);
+}
+
+/* Point number i before the (last) shift. */
+static double euler_point(const zoe_sampler *s, int i) {
     const zoe_schedule_config *c = &s->config;
     double least = shifted(1.0 / (double)c->train_steps, c->flow_shift);
-    for (int i = 0; i < s->steps; i++) {
-        double u = s->steps > 1 ? 1 + (least - 1) * i / (s->steps - 1) : 1;
-        s->sigmas[i] = shifted(u, c->flow_shift);
-    }
+    if (c->points == ZOE_POINTS_LINEAR_QUADRATIC) return linear_quadratic(i, s->steps);
+    if (c->points == ZOE_POINTS_EVEN) least = 1.0 / s->steps;
+    return s->steps > 1 ? 1 + (least - 1) * i / (s->steps - 1) : 1;
+}
+
+static void euler_schedule(zoe_sampler *s) {
+    const zoe_schedule_config *c = &s->config;
+    for (int i = 0; i < s->steps; i++) s->sigmas[i] = shifted(euler_point(s, i), c->flow_shift);
     double end = s->sigmas[s->steps - 1];
     for (int i = 0; i < s->steps; i++) {
         if (c->shift_terminal > 0 && end < 1) s->sigmas[i] = 1 - (1 - s->sigmas[i]) * (1 - c->shift_terminal) / (1 - end);

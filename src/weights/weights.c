@@ -82,7 +82,7 @@ static int add_item(zoe_weights *weights, const char *prefix, const zoe_slot *sl
                  .kind = slot->kind,
                  .unit = weights->unit_count - 1};
     it->rank = zoe_shape_rule(slot->shape, dims, it->shape);
-    if (it->rank <= 0) return zoe_fail(ctx, ZOE_ERR_INTERNAL, "shape rule \"%s\" of %s", slot->shape, slot->name);
+    if (it->rank < 0) return zoe_fail(ctx, ZOE_ERR_INTERNAL, "shape rule \"%s\" of %s", slot->shape, slot->name);
     it->name = zoe_format(ctx, "%s%s", prefix, slot->name);
     if (!it->name) return zoe_out_of_memory(ctx, strlen(slot->name), weights->part);
     weights->count++;

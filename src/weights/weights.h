@@ -21,8 +21,8 @@ typedef enum zoe_slot_kind {
 
 /*
  * One row of a slot table; a row without a name ends it. `shape` is a list of axes separated by blanks, each a product of
- * a number and letters that stand for the network's dimensions: "6D D" is [6 * dims['D' - 'A'], dims['D' - 'A']].
- * A row whose `when` letter has dimension 0 is not part of this variant; `when` 0: always.
+ * a number and letters that stand for the network's dimensions: "6D D" is [6 * dims['D' - 'A'], dims['D' - 'A']], and ""
+ * a single number. A row whose `when` letter has dimension 0 is not part of this variant; `when` 0: always.
  */
 typedef struct zoe_slot {
     const char *name; /* in the checkpoint, after the prefix given at binding */

@@ -1,0 +1,475 @@
+#include "models/ltx/denoiser.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Rows of the MLP's hidden layer computed at a time. */
+#define FFN_ROWS 4096
+#define FREQ_DIM 256
+#define QK_EPS   1e-5f
+
+typedef struct attention {
+    zoe_lin q, k, v, o;
+    zoe_tensor norm_q, norm_k;
+} attention;
+
+typedef struct block {
+    attention self, cross;
+    zoe_lin up, down;
+    zoe_tensor table; /* [6, width] */
+} block;
+
+typedef struct ends {
+    zoe_lin in, time_1, time_2, time_proj, text_1, text_2, out;
+    zoe_tensor table; /* [2, width] */
+} ends;
+
+struct zoe_ltx_denoiser {
+    zoe_backend *be;
+    zoe_ltx_config config;
+    int64_t width;
+    zoe_weights *weights;
+    ends ends;
+    block *blocks;
+};
+
+/* D width, I/O channels in and out, S sinusoid, T text */
+static const zoe_slot end_slots[] = {
+    {"scale_shift_table", offsetof(ends, table), ZOE_SLOT_VECTOR, "2 D", 0},
+    ZOE_LIN_SLOTS(ends, in, "proj_in", "D", "I", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_1, "time_embed.emb.timestep_embedder.linear_1", "D", "S", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_2, "time_embed.emb.timestep_embedder.linear_2", "D", "D", 0),
+    ZOE_LIN_SLOTS(ends, time_proj, "time_embed.linear", "6D", "D", 0),
+    ZOE_LIN_SLOTS(ends, text_1, "caption_projection.linear_1", "D", "T", 0),
+    ZOE_LIN_SLOTS(ends, text_2, "caption_projection.linear_2", "D", "D", 0),
+    ZOE_LIN_SLOTS(ends, out, "proj_out", "O", "D", 0),
+    {0},
+};
+
+static const zoe_slot block_slots[] = {
+    {"scale_shift_table", offsetof(block, table), ZOE_SLOT_VECTOR, "6 D", 0},
+    {"attn1.norm_q.weight", offsetof(block, self.norm_q), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn1.norm_k.weight", offsetof(block, self.norm_k), ZOE_SLOT_VECTOR, "D", 0},
+    ZOE_LIN_SLOTS(block, self.q, "attn1.to_q", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, self.k, "attn1.to_k", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, self.v, "attn1.to_v", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, self.o, "attn1.to_out.0", "D", "D", 0),
+    {"attn2.norm_q.weight", offsetof(block, cross.norm_q), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn2.norm_k.weight", offsetof(block, cross.norm_k), ZOE_SLOT_VECTOR, "D", 0},
+    ZOE_LIN_SLOTS(block, cross.q, "attn2.to_q", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, cross.k, "attn2.to_k", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, cross.v, "attn2.to_v", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, cross.o, "attn2.to_out.0", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, up, "ff.net.0.proj", "4D", "D", 0),
+    ZOE_LIN_SLOTS(block, down, "ff.net.2", "D", "4D", 0),
+    {0},
+};
+
+/* ---- set-up ---- */
+
+static int check_config(const zoe_config *config, const zoe_ltx_config *c) {
+    const char *activation = "gelu-approximate", *norm = "rms_norm_across_heads";
+    int64_t patch = 1, patch_time = 1, width = c->heads * c->head_dim, cross = width;
+    bool affine = false, bias = true, out_bias = true;
+    ZOE_TRY(zoe_config_text(config, "activation_fn", &activation));
+    ZOE_TRY(zoe_config_text(config, "qk_norm", &norm));
+    ZOE_TRY(zoe_config_int(config, "patch_size", 1, 64, &patch));
+    ZOE_TRY(zoe_config_int(config, "patch_size_t", 1, 64, &patch_time));
+    ZOE_TRY(zoe_config_int(config, "cross_attention_dim", 1, 1 << 20, &cross));
+    ZOE_TRY(zoe_config_bool(config, "norm_elementwise_affine", &affine));
+    ZOE_TRY(zoe_config_bool(config, "attention_bias", &bias));
+    ZOE_TRY(zoe_config_bool(config, "attention_out_bias", &out_bias));
+    if (strcmp(activation, "gelu-approximate") == 0 && strcmp(norm, "rms_norm_across_heads") == 0 && patch == 1 &&
+        patch_time == 1 && cross == width && !affine && bias && out_bias)
+        return ZOE_OK;
+    return zoe_fail(config->ctx, ZOE_ERR_UNSUPPORTED,
+                    "%s: expected activation_fn \"gelu-approximate\", qk_norm \"rms_norm_across_heads\", patch sizes of 1, "
+                    "cross_attention_dim %lld, norms without weights and attention with biases",
+                    config->path, (long long)width);
+}
+
+int zoe_ltx_config_read(const zoe_config *config, zoe_ltx_config *out) {
+    *out = (zoe_ltx_config){.layers = 28,
+                            .heads = 32,
+                            .head_dim = 64,
+                            .in_channels = 128,
+                            .out_channels = 128,
+                            .text_dim = 4096,
+                            .eps = 1e-6};
+    ZOE_TRY(zoe_config_int(config, "num_layers", 1, 1000, &out->layers));
+    ZOE_TRY(zoe_config_int(config, "num_attention_heads", 1, 4096, &out->heads));
+    ZOE_TRY(zoe_config_int(config, "attention_head_dim", 2, 4096, &out->head_dim));
+    ZOE_TRY(zoe_config_int(config, "in_channels", 1, 4096, &out->in_channels));
+    ZOE_TRY(zoe_config_int(config, "out_channels", 1, 4096, &out->out_channels));
+    ZOE_TRY(zoe_config_int(config, "caption_channels", 1, 1 << 20, &out->text_dim));
+    ZOE_TRY(zoe_config_real(config, "norm_eps", &out->eps));
+    if (out->head_dim % 2 || out->heads * out->head_dim < 12)
+        return zoe_fail(config->ctx, ZOE_ERR_UNSUPPORTED,
+                        "%s: expected an even attention_head_dim and a width of 12 or more", config->path);
+    return check_config(config, out);
+}
+
+static int bind(zoe_ltx_denoiser *d) {
+    const zoe_ltx_config *c = &d->config;
+    const zoe_dims dims = {['D' - 'A'] = d->width,
+                           ['I' - 'A'] = c->in_channels,
+                           ['O' - 'A'] = c->out_channels,
+                           ['S' - 'A'] = FREQ_DIM,
+                           ['T' - 'A'] = c->text_dim};
+    ZOE_TRY(zoe_weights_unit(d->weights));
+    ZOE_TRY(zoe_weights_bind(d->weights, end_slots, dims, &d->ends, "%s", ""));
+    for (int i = 0; i < (int)c->layers; i++) {
+        ZOE_TRY(zoe_weights_unit(d->weights));
+        ZOE_TRY(zoe_weights_bind(d->weights, block_slots, dims, &d->blocks[i], "transformer_blocks.%d.", i));
+    }
+    return zoe_weights_check(d->weights);
+}
+
+int zoe_ltx_denoiser_create(zoe_backend *be, const zoe_ltx_config *config, const zoe_checkpoint *ckpt, zoe_dtype dtype,
+                            zoe_ltx_denoiser **out) {
+    int status;
+    zoe_ltx_denoiser *d;
+    *out = NULL;
+    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, d, 1));
+    d->be = be;
+    d->config = *config;
+    d->width = config->heads * config->head_dim;
+    ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, d->blocks, config->layers));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", NULL, dtype, &d->weights));
+    ZOE_TRY_DONE(bind(d));
+    *out = d;
+    return ZOE_OK;
+done:
+    zoe_ltx_denoiser_free(d);
+    return status;
+}
+
+void zoe_ltx_denoiser_free(zoe_ltx_denoiser *d) {
+    if (!d) return;
+    zoe_weights_free(d->weights);
+    zoe_free(d->be->ctx, d->blocks);
+    zoe_free(d->be->ctx, d);
+}
+
+zoe_weights *zoe_ltx_denoiser_weights(zoe_ltx_denoiser *d) {
+    return d->weights;
+}
+
+const zoe_ltx_config *zoe_ltx_denoiser_config(const zoe_ltx_denoiser *d) {
+    return &d->config;
+}
+
+/* ---- positions ---- */
+
+/*
+ * Position of a token on each axis as a fraction of 20 seconds and 2048 pixels. In float32, in the reference's order of
+ * operations: the highest frequencies turn the smallest difference into another angle.
+ */
+static void fractions(const zoe_ltx_place *p, int64_t frame, int64_t y, int64_t x, bool front, float out[3]) {
+    if (p->causal) {
+        int64_t pixel = (frame > 0 ? 8 * frame - 7 : 0) + (front ? p->last_frame : 0);
+        out[0] = (float)pixel * (float)(1.0 / p->fps) / 20.0f;
+    } else {
+        out[0] = (float)frame * (float)(8.0 / p->fps) / 20.0f;
+    }
+    out[1] = (float)(32 * y) / 2048.0f;
+    out[2] = (float)(32 * x) / 2048.0f;
+}
+
+/* Row of cos and sin [width / 2]: the first pairs stay as they are, then each frequency for time, height and width. */
+static void angles(const float fraction[3], const float *frequencies, int64_t width, float *cos_row, float *sin_row) {
+    int64_t count = width / 6, at = width % 6 / 2;
+    for (int64_t i = 0; i < at; i++) cos_row[i] = 1, sin_row[i] = 0;
+    for (int64_t i = 0; i < count; i++)
+        for (int axis = 0; axis < 3; axis++, at++) {
+            float angle = frequencies[i] * (fraction[axis] * 2.0f - 1.0f);
+            cos_row[at] = (float)cos((double)angle);
+            sin_row[at] = (float)sin((double)angle);
+        }
+}
+
+static void fill_tables(const zoe_ltx_place *p, const zoe_ltx_grid *grid, const float *frequencies, int64_t width,
+                        float *cos_table, float *sin_table) {
+    int64_t plane = p->size[1] * p->size[2];
+#pragma omp parallel for schedule(static)
+    for (int64_t token = 0; token < grid->tokens; token++) {
+        int64_t at = token - grid->front, pixel = token % plane;
+        float fraction[3];
+        fractions(p, at < 0 ? 0 : at / plane, pixel / p->size[2], pixel % p->size[2], at < 0, fraction);
+        angles(fraction, frequencies, width, cos_table + token * (width / 2), sin_table + token * (width / 2));
+    }
+}
+
+int zoe_ltx_grid_create(zoe_ltx_denoiser *d, const zoe_ltx_place *place, zoe_ltx_grid *grid) {
+    zoe_backend *be = d->be;
+    int64_t plane = place->size[1] * place->size[2], count = d->width / 6, half = d->width / 2;
+    *grid = (zoe_ltx_grid){.front = place->last_frame ? plane : 0, .video = place->size[0] * plane};
+    grid->tokens = grid->front + grid->video;
+    const int64_t shape[2] = {grid->tokens, half};
+    float *tables = NULL, *frequencies = NULL;
+    int status;
+    ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, frequencies, count));
+    ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, tables, 2 * grid->tokens * half));
+    float step = 1.0f / (float)(count - 1);
+    for (int64_t i = 0; i < count; i++) {
+        float exponent = i < count / 2 ? step * (float)i : 1.0f - step * (float)(count - 1 - i);
+        frequencies[i] = powf(10000.0f, exponent) * 3.14159265358979323846f / 2.0f;
+    }
+    fill_tables(place, grid, frequencies, d->width, tables, tables + grid->tokens * half);
+    ZOE_TRY_DONE(zoe_nn_from_host(be, &grid->cos, ZOE_F32, 2, shape, tables));
+    ZOE_TRY_DONE(zoe_nn_from_host(be, &grid->sin, ZOE_F32, 2, shape, tables + grid->tokens * half));
+done:
+    zoe_free(be->ctx, tables);
+    zoe_free(be->ctx, frequencies);
+    return status;
+}
+
+/* ---- text ---- */
+
+static int block_context(zoe_ltx_denoiser *d, int layer, const zoe_tensor *embedded, zoe_ltx_context *context) {
+    zoe_backend *be = d->be;
+    const attention *a = &d->blocks[layer].cross;
+    zoe_tensor key = zoe_view_slice(&context->keys, 0, layer, 1), value = zoe_view_slice(&context->values, 0, layer, 1);
+    key = ZOE_VIEW(&key, embedded->shape[0], d->width);
+    value = ZOE_VIEW(&value, embedded->shape[0], d->width);
+    int status;
+    ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
+    ZOE_TRY_DONE(zoe_nn_linear(be, &key, embedded, &a->k, ZOE_ACT_NONE));
+    ZOE_TRY_DONE(zoe_nn_norm(be, &key, &key, ZOE_NORM_RMS, QK_EPS, &a->norm_k, NULL, ZOE_ACT_NONE));
+    ZOE_TRY_DONE(zoe_nn_linear(be, &value, embedded, &a->v, ZOE_ACT_NONE));
+done:
+    zoe_weights_release(d->weights, layer + 1);
+    return status;
+}
+
+int zoe_ltx_context_create(zoe_ltx_denoiser *d, const float *text, int64_t count, zoe_ltx_context *context) {
+    zoe_backend *be = d->be;
+    zoe_tensor states, hidden, embedded;
+    int status;
+    ZOE_TRY(ZOE_NEW(be, &context->keys, be->dtype, d->config.layers, count, d->width));
+    ZOE_TRY(ZOE_NEW(be, &context->values, be->dtype, d->config.layers, count, d->width));
+    size_t mark = zoe_arena_mark(be);
+    ZOE_TRY(zoe_weights_acquire(d->weights, 0));
+    ZOE_TRY_DONE(zoe_nn_from_host(be, &states, ZOE_F32, 2, (const int64_t[]){count, d->config.text_dim}, text));
+    ZOE_TRY_DONE(ZOE_NEW(be, &hidden, be->dtype, count, d->width));
+    ZOE_TRY_DONE(ZOE_NEW(be, &embedded, be->dtype, count, d->width));
+    ZOE_TRY_DONE(zoe_nn_linear(be, &hidden, &states, &d->ends.text_1, ZOE_ACT_GELU_TANH));
+    ZOE_TRY_DONE(zoe_nn_linear(be, &embedded, &hidden, &d->ends.text_2, ZOE_ACT_NONE));
+    for (int i = 0; i < (int)d->config.layers; i++) ZOE_TRY_DONE(block_context(d, i, &embedded, context));
+done:
+    zoe_weights_release(d->weights, 0);
+    zoe_arena_release(be, mark);
+    return status;
+}
+
+/* ---- forward ---- */
+
+/* The timestep's part of a forward, one row a group of tokens. */
+typedef struct modulation {
+    int groups;
+    zoe_tensor embedding; /* [groups, width] f32 */
+    zoe_tensor six;       /* [groups, 6, width] f32: projected, before a block adds its table */
+    zoe_tensor row_group; /* [tokens] i32, or rank 0 with one group */
+} modulation;
+
+static const zoe_tensor *row_group(const modulation *m) {
+    return m->row_group.rank ? &m->row_group : NULL;
+}
+
+/* Tokens up to `given` are group 0 and have timestep 0, the others group 1; without any, there is one group. */
+static int split_tokens(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, int64_t given, modulation *m) {
+    int32_t *group;
+    ZOE_TRY(ZOE_NEW_ARRAY(d->be->ctx, group, grid->tokens));
+    for (int64_t i = given; i < grid->tokens; i++) group[i] = 1;
+    int status = zoe_nn_from_host(d->be, &m->row_group, ZOE_I32, 1, &grid->tokens, group);
+    zoe_free(d->be->ctx, group);
+    return status;
+}
+
+static int time_modulation(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, int64_t given, double timestep, modulation *m) {
+    zoe_backend *be = d->be;
+    const double timesteps[2] = {given ? 0 : timestep, timestep};
+    int64_t groups = given ? 2 : 1;
+    float rows[2 * FREQ_DIM];
+    zoe_tensor sinusoid, hidden, activated;
+    *m = (modulation){.groups = (int)groups};
+    if (given) ZOE_TRY(split_tokens(d, grid, given, m));
+    zoe_timestep_embedding(rows, timesteps, groups, FREQ_DIM);
+    ZOE_TRY(ZOE_NEW(be, &m->embedding, ZOE_F32, groups, d->width));
+    ZOE_TRY(ZOE_NEW(be, &m->six, ZOE_F32, groups, 6, d->width));
+    ZOE_TRY(zoe_nn_from_host(be, &sinusoid, ZOE_F32, 2, (const int64_t[]){groups, FREQ_DIM}, rows));
+    ZOE_TRY(ZOE_NEW(be, &hidden, ZOE_F32, groups, d->width));
+    ZOE_TRY(ZOE_NEW(be, &activated, ZOE_F32, groups, d->width));
+    ZOE_TRY(zoe_nn_linear(be, &hidden, &sinusoid, &d->ends.time_1, ZOE_ACT_SILU));
+    ZOE_TRY(zoe_nn_linear(be, &m->embedding, &hidden, &d->ends.time_2, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_op_activate(be, &activated, &m->embedding, NULL, ZOE_ACT_SILU));
+    zoe_tensor six = ZOE_VIEW(&m->six, groups, 6 * d->width);
+    return zoe_nn_linear(be, &six, &activated, &d->ends.time_proj, ZOE_ACT_NONE);
+}
+
+/* rows [groups, n, width] = table [n, width] + base [groups, n or 1, width] */
+static int add_table(zoe_ltx_denoiser *d, const zoe_tensor *table, const zoe_tensor *base, zoe_tensor *rows) {
+    zoe_tensor t = ZOE_VIEW(table, 1, table->shape[0], d->width), b = *base;
+    t.shape[0] = rows->shape[0], t.stride[0] = 0;
+    if (b.shape[1] == 1) b.shape[1] = rows->shape[1], b.stride[1] = 0;
+    return zoe_op_lincomb(d->be, rows, 2, (const zoe_tensor *[]){&t, &b}, (float[]){1, 1});
+}
+
+/* Row j of modulation rows [groups, n, width], as [groups, width]. */
+static zoe_tensor chunk(const zoe_tensor *rows, int j) {
+    zoe_tensor view = zoe_view_slice(rows, 1, j, 1);
+    view.rank = 2;
+    view.shape[1] = rows->shape[2];
+    view.stride[1] = 1;
+    return view;
+}
+
+/* y = norm(x) * (1 + scale) + shift, with chunks `shift` and shift + 1 of the modulation */
+static int norm_modulate(zoe_ltx_denoiser *d, zoe_norm_kind kind, zoe_tensor *y, const zoe_tensor *x,
+                         const zoe_tensor *rows, int shift_at, const zoe_tensor *groups) {
+    zoe_tensor shift = chunk(rows, shift_at), scale = chunk(rows, shift_at + 1);
+    return zoe_op_norm(
+        d->be, y, x,
+        &(zoe_norm){.kind = kind, .eps = (float)d->config.eps, .scale = &scale, .shift = &shift, .row_group = groups});
+}
+
+/* x [tokens, width] += gate * out(attention over all tokens) */
+static int self_attention(zoe_ltx_denoiser *d, const attention *a, const zoe_ltx_grid *grid, const zoe_tensor *rows,
+                          const modulation *m, zoe_tensor *x) {
+    zoe_backend *be = d->be;
+    const zoe_ltx_config *c = &d->config;
+    zoe_tensor n, q, k, v, gate = chunk(rows, 2);
+    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->tokens, d->width));
+    ZOE_TRY(ZOE_NEW(be, &q, be->dtype, grid->tokens, d->width));
+    ZOE_TRY(ZOE_NEW(be, &k, be->dtype, grid->tokens, d->width));
+    ZOE_TRY(ZOE_NEW(be, &v, be->dtype, grid->tokens, d->width));
+    ZOE_TRY(norm_modulate(d, ZOE_NORM_RMS, &n, x, rows, 0, row_group(m)));
+    ZOE_TRY(zoe_nn_linear(be, &q, &n, &a->q, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_linear(be, &k, &n, &a->k, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_linear(be, &v, &n, &a->v, ZOE_ACT_NONE));
+    zoe_qk qk =
+        {.heads = c->heads, .normalise = true, .kind = ZOE_NORM_RMS, .eps = QK_EPS, .cos = &grid->cos, .sin = &grid->sin};
+    qk.weight = &a->norm_q;
+    ZOE_TRY(zoe_op_qk_prepare(be, &q, &q, &qk));
+    qk.weight = &a->norm_k;
+    ZOE_TRY(zoe_op_qk_prepare(be, &k, &k, &qk));
+    zoe_tensor yh = zoe_view_heads(&n, c->heads), qh = zoe_view_heads(&q, c->heads);
+    zoe_tensor kh = zoe_view_heads(&k, c->heads), vh = zoe_view_heads(&v, c->heads);
+    ZOE_TRY(zoe_op_attention(be, &yh, &qh, &kh, &vh, &(zoe_attention){.scale = 1 / sqrtf((float)c->head_dim)}));
+    return zoe_nn_linear_add(be, x, &n, &a->o, x, &gate, row_group(m));
+}
+
+/* x [tokens, width] += out(attention(norm(x q), text)); x itself is not normalised */
+static int cross_attention(zoe_ltx_denoiser *d, int layer, const zoe_ltx_context *context, zoe_tensor *x) {
+    zoe_backend *be = d->be;
+    const zoe_ltx_config *c = &d->config;
+    const attention *a = &d->blocks[layer].cross;
+    zoe_tensor q, y, key = zoe_view_slice(&context->keys, 0, layer, 1);
+    zoe_tensor value = zoe_view_slice(&context->values, 0, layer, 1);
+    key = ZOE_VIEW(&key, context->keys.shape[1], d->width);
+    value = ZOE_VIEW(&value, context->keys.shape[1], d->width);
+    ZOE_TRY(ZOE_NEW(be, &q, be->dtype, x->shape[0], d->width));
+    ZOE_TRY(ZOE_NEW(be, &y, be->dtype, x->shape[0], d->width));
+    ZOE_TRY(zoe_nn_linear(be, &q, x, &a->q, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_norm(be, &q, &q, ZOE_NORM_RMS, QK_EPS, &a->norm_q, NULL, ZOE_ACT_NONE));
+    zoe_tensor yh = zoe_view_heads(&y, c->heads), qh = zoe_view_heads(&q, c->heads);
+    zoe_tensor kh = zoe_view_heads(&key, c->heads), vh = zoe_view_heads(&value, c->heads);
+    ZOE_TRY(zoe_op_attention(be, &yh, &qh, &kh, &vh, &(zoe_attention){.scale = 1 / sqrtf((float)c->head_dim)}));
+    return zoe_nn_linear_add(be, x, &y, &a->o, x, NULL, NULL);
+}
+
+/* x [tokens, width] += gate * down(gelu(up(norm(x)))), some rows at a time */
+static int feed_forward(zoe_ltx_denoiser *d, const block *b, const zoe_tensor *rows, const modulation *m, zoe_tensor *x) {
+    zoe_backend *be = d->be;
+    int64_t tokens = x->shape[0], most = tokens < FFN_ROWS ? tokens : FFN_ROWS;
+    zoe_tensor n, hidden, gate = chunk(rows, 5);
+    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, most, d->width));
+    ZOE_TRY(ZOE_NEW(be, &hidden, be->dtype, most, 4 * d->width));
+    for (int64_t start = 0; start < tokens; start += most) {
+        int64_t count = tokens - start < most ? tokens - start : most;
+        zoe_tensor part = zoe_view_slice(x, 0, start, count), groups;
+        zoe_tensor np = zoe_view_slice(&n, 0, 0, count), hp = zoe_view_slice(&hidden, 0, 0, count);
+        if (row_group(m)) groups = zoe_view_slice(&m->row_group, 0, start, count);
+        ZOE_TRY(norm_modulate(d, ZOE_NORM_RMS, &np, &part, rows, 3, row_group(m) ? &groups : NULL));
+        ZOE_TRY(zoe_nn_linear(be, &hp, &np, &b->up, ZOE_ACT_GELU_TANH));
+        ZOE_TRY(zoe_nn_linear_add(be, &part, &hp, &b->down, &part, &gate, row_group(m) ? &groups : NULL));
+    }
+    return ZOE_OK;
+}
+
+static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
+                     const modulation *m, zoe_tensor *x) {
+    zoe_backend *be = d->be;
+    const block *b = &d->blocks[layer];
+    size_t mark = zoe_arena_mark(be);
+    zoe_tensor rows;
+    int status;
+    ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
+    ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 6, d->width));
+    size_t inner = zoe_arena_mark(be);
+    ZOE_TRY_DONE(add_table(d, &b->table, &m->six, &rows));
+    ZOE_TRY_DONE(self_attention(d, &b->self, grid, &rows, m, x));
+    zoe_arena_release(be, inner);
+    ZOE_TRY_DONE(cross_attention(d, layer, context, x));
+    zoe_arena_release(be, inner);
+    ZOE_TRY_DONE(feed_forward(d, b, &rows, m, x));
+done:
+    zoe_arena_release(be, mark);
+    zoe_weights_release(d->weights, layer + 1);
+    return status;
+}
+
+/* x [tokens, width] from the latents in front and those of the video */
+static int project_in(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_tensor *front, const zoe_tensor *latents,
+                      zoe_tensor *x) {
+    zoe_backend *be = d->be;
+    size_t mark = zoe_arena_mark(be);
+    zoe_tensor all;
+    ZOE_TRY(ZOE_NEW(be, &all, be->dtype, grid->tokens, d->config.in_channels));
+    zoe_tensor to = zoe_view_slice(&all, 0, grid->front, grid->video);
+    ZOE_TRY(zoe_op_copy(be, &to, latents));
+    if (front) {
+        to = zoe_view_slice(&all, 0, 0, grid->front);
+        ZOE_TRY(zoe_op_copy(be, &to, front));
+    }
+    ZOE_TRY(zoe_nn_linear(be, x, &all, &d->ends.in, ZOE_ACT_NONE));
+    zoe_arena_release(be, mark);
+    return ZOE_OK;
+}
+
+/* v [video, channels] from x [tokens, width] */
+static int project_out(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const modulation *m, const zoe_tensor *x,
+                       zoe_tensor *v) {
+    zoe_backend *be = d->be;
+    zoe_tensor rows, n, groups, base = ZOE_VIEW(&m->embedding, m->groups, 1, d->width);
+    zoe_tensor video = zoe_view_slice(x, 0, grid->front, grid->video);
+    ZOE_TRY(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 2, d->width));
+    ZOE_TRY(add_table(d, &d->ends.table, &base, &rows));
+    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->video, d->width));
+    if (row_group(m)) groups = zoe_view_slice(&m->row_group, 0, grid->front, grid->video);
+    ZOE_TRY(norm_modulate(d, ZOE_NORM_LAYER, &n, &video, &rows, 0, row_group(m) ? &groups : NULL));
+    return zoe_nn_linear(be, v, &n, &d->ends.out, ZOE_ACT_NONE);
+}
+
+int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
+                             const zoe_tensor *front, const zoe_tensor *latents, int64_t given, double timestep,
+                             zoe_tensor *v) {
+    zoe_backend *be = d->be;
+    size_t mark = zoe_arena_mark(be);
+    modulation m;
+    zoe_tensor x;
+    int status;
+    ZOE_TRY(zoe_weights_acquire(d->weights, 0));
+    ZOE_TRY_DONE(ZOE_NEW(be, &x, be->dtype, grid->tokens, d->width));
+    ZOE_TRY_DONE(project_in(d, grid, front, latents, &x));
+    ZOE_TRY_DONE(time_modulation(d, grid, grid->front + given, timestep, &m));
+    for (int i = 0; i < (int)d->config.layers; i++) {
+        ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));
+        ZOE_TRY_DONE(run_block(d, i, grid, context, &m, &x));
+    }
+    ZOE_TRY_DONE(project_out(d, grid, &m, &x, v));
+done:
+    zoe_weights_release(d->weights, 0);
+    zoe_arena_release(be, mark);
+    return status;
+}

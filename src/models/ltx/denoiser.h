@@ -1,0 +1,62 @@
+/*
+ * The LTX-Video denoiser: a transformer over latent pixels with rotary positions in seconds and pixels, cross-attention to
+ * text, and a modulation by the timestep that may differ from token to token.
+ * Source: HaCohen et al., "LTX-Video: Realtime Video Latent Diffusion", 2024; diffusers' LTXVideoTransformer3DModel.
+ */
+#ifndef ZOE_MODELS_LTX_DENOISER_H
+#define ZOE_MODELS_LTX_DENOISER_H
+
+#include "formats/json.h"
+#include "nn/nn.h"
+
+typedef struct zoe_ltx_config {
+    int64_t layers, heads, head_dim, in_channels, out_channels, text_dim;
+    double eps;
+} zoe_ltx_config;
+
+/* From a diffusers config.json. */
+int zoe_ltx_config_read(const zoe_config *config, zoe_ltx_config *out);
+
+typedef struct zoe_ltx_denoiser zoe_ltx_denoiser;
+
+/* Binds and checks the weights. ckpt NULL: random weights. */
+int zoe_ltx_denoiser_create(zoe_backend *be, const zoe_ltx_config *config, const zoe_checkpoint *ckpt, zoe_dtype dtype,
+                            zoe_ltx_denoiser **out);
+void zoe_ltx_denoiser_free(zoe_ltx_denoiser *d);
+zoe_weights *zoe_ltx_denoiser_weights(zoe_ltx_denoiser *d);
+const zoe_ltx_config *zoe_ltx_denoiser_config(const zoe_ltx_denoiser *d);
+
+/* Where the latent pixels are, for the rotary positions. */
+typedef struct zoe_ltx_place {
+    int64_t size[3]; /* latent frames, height, width */
+    double fps;
+    bool causal;        /* latent frame 0 is one frame of the video, the others eight each; else all are eight each */
+    int64_t last_frame; /* frame of the video that one more latent frame, in front of the others, belongs to; 0: none */
+} zoe_ltx_place;
+
+/* What stays the same from step to step, on the arena. Tokens: those of the frame in front, then the video's. */
+typedef struct zoe_ltx_grid {
+    int64_t front, video, tokens;
+    zoe_tensor cos, sin; /* [tokens, width / 2] */
+} zoe_ltx_grid;
+
+int zoe_ltx_grid_create(zoe_ltx_denoiser *d, const zoe_ltx_place *place, zoe_ltx_grid *grid);
+
+/* Keys and values of one prompt in every block, computed once a request, on the arena: [layers, rows, width]. */
+typedef struct zoe_ltx_context {
+    zoe_tensor keys, values;
+} zoe_ltx_context;
+
+/* text [count, text_dim] float32 on the host: the prompt's rows without padding. */
+int zoe_ltx_context_create(zoe_ltx_denoiser *d, const float *text, int64_t count, zoe_ltx_context *context);
+
+/*
+ * One forward. latents [video, in_channels] float32; front [grid->front, in_channels], or NULL without a frame in front;
+ * given: tokens at the start of the video (and all in front) that are part of the condition, with timestep 0;
+ * v [video, out_channels] float32 receives the predicted velocity.
+ */
+int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
+                             const zoe_tensor *front, const zoe_tensor *latents, int64_t given, double timestep,
+                             zoe_tensor *v);
+
+#endif

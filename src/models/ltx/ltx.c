@@ -1,0 +1,228 @@
+/* The LTX-Video family as the pipeline sees it. */
+#include "models/ltx/ltx.h"
+
+#include <string.h>
+
+#include "models/ltx/ltx_model.h"
+
+static bool recognises(const zoe_folder *folder) {
+    static const char *const classes[] = {"LTXPipeline", "LTXImageToVideoPipeline", "LTXConditionPipeline"};
+    const char *class = folder->index.root ? json_string_value(json_object_get(folder->index.root, "_class_name")) : NULL;
+    for (int i = 0; class && i < 3; i++)
+        if (strcmp(class, classes[i]) == 0) return true;
+    return false;
+}
+
+static int space_factor(const ltx_model *m) {
+    return (int)zoe_ltx_vae_space_factor(zoe_ltx_vae_configuration(m->vae));
+}
+
+static int time_factor(const ltx_model *m) {
+    return (int)zoe_ltx_vae_time_factor(zoe_ltx_vae_configuration(m->vae));
+}
+
+static void describe(const void *model, zoe_description *out) {
+    const ltx_model *m = model;
+    *out = (zoe_description){.family = "LTX-Video",
+                             .variant = m->variant,
+                             .takes_image = true,
+                             .takes_last_image = m->conditions};
+    snprintf(out->sizes, sizeof out->sizes, "width and height multiples of %d, frames %dn+1", space_factor(m),
+             time_factor(m));
+}
+
+static void defaults(const void *model, zoe_request *request) {
+    const ltx_model *m = model;
+    request->frames = m->defaults.frames;
+    request->fps = m->defaults.fps;
+    request->steps = m->defaults.steps;
+    request->guidance = m->defaults.guidance;
+    request->guidance_2 = m->defaults.guidance_2;
+}
+
+/* ---- checks ---- */
+
+static int nearest(int32_t size, int step) {
+    int rounded = (size + step / 2) / step * step;
+    return rounded ? rounded : step;
+}
+
+static int check(const ltx_model *m, const zoe_request *r) {
+    int step = space_factor(m), factor = time_factor(m), below = (r->frames - 1) / factor * factor + 1;
+    if (r->width % step || r->height % step)
+        return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT,
+                        "size %dx%d: this model needs width and height in steps of %d; the nearest is %dx%d", r->width,
+                        r->height, step, nearest(r->width, step), nearest(r->height, step));
+    if (r->frames != below)
+        return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT, "%d frames: this model makes %dn+1 frames; the nearest are %d and %d",
+                        r->frames, factor, below, below + factor);
+    if (r->last_image && r->frames == 1)
+        return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT, "--last-image: a video of one frame has no other last frame");
+    return ZOE_OK;
+}
+
+static int prepare(void *model, zoe_request *r, zoe_run *run) {
+    ltx_model *m = model;
+    int step = space_factor(m);
+    ZOE_TRY(zoe_ltx_take_pictures(m, r, step));
+    if (!r->negative) r->negative = "";
+    ZOE_TRY(check(m, r));
+    m->size[0] = (r->frames - 1) / time_factor(m) + 1;
+    m->size[1] = r->height / step;
+    m->size[2] = r->width / step;
+    run->latent_rank = 2;
+    run->latent_shape[0] = m->size[0] * m->size[1] * m->size[2];
+    run->latent_shape[1] = zoe_ltx_vae_configuration(m->vae)->channels;
+    run->schedule = m->schedule;
+    zoe_schedule_follow_tokens(&run->schedule, run->latent_shape[0]);
+    return ZOE_OK;
+}
+
+/* ---- text ---- */
+
+/*
+ * The denoiser sees no padding. Up to 0.9.1 the text encoder does; from 0.9.5 on it is masked there, too, and its rows are
+ * wanted by the dump alone.
+ */
+static int encode_prompt(ltx_model *m, zoe_run *run, const char *prompt, const char *dump_name, ltx_text *out) {
+    zoe_context *ctx = run->ctx;
+    int most = m->conditions ? 256 : 128;
+    int64_t width = zoe_t5_configuration(m->text)->width;
+    int32_t *ids = NULL, *padded = NULL;
+    int status;
+    ZOE_TRY_DONE(zoe_tokenizer_encode(m->tokenizer, prompt, most, &ids, &out->count));
+    ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, padded, most));
+    memcpy(padded, ids, (size_t)out->count * sizeof *ids);
+    int rows = m->conditions && !run->dump ? out->count : most, attended = m->conditions ? out->count : most;
+    ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, out->states, rows * width));
+    ZOE_TRY_DONE(zoe_t5_encode_masked(m->text, padded, rows, attended, out->states));
+    ZOE_TRY_DONE(zoe_run_dump(run, dump_name, 3, (const int64_t[]){1, rows, width}, out->states));
+done:
+    zoe_free(ctx, ids);
+    zoe_free(ctx, padded);
+    return status;
+}
+
+static bool guided(const zoe_request *r) {
+    return r->guidance > 1;
+}
+
+static int encode_text(void *model, zoe_run *run) {
+    ltx_model *m = model;
+    int status = encode_prompt(m, run, run->request->prompt, "prompt_embeds", &m->prompts[0]);
+    if (status == ZOE_OK && guided(run->request))
+        status = encode_prompt(m, run, run->request->negative, "negative_prompt_embeds", &m->prompts[1]);
+    zoe_weights_unload(zoe_t5_weights(m->text));
+    return status;
+}
+
+/* ---- pictures ---- */
+
+static int encode_image(void *model, zoe_run *run) {
+    return zoe_ltx_encode_pictures(model, run);
+}
+
+static int start_latents(void *model, zoe_run *run, bool given, float *latents) {
+    return zoe_ltx_start_latents(model, run, given, latents);
+}
+
+/* ---- denoising ---- */
+
+static int denoise_begin(void *model, zoe_run *run) {
+    ltx_model *m = model;
+    zoe_ltx_place place = {.size = {m->size[0], m->size[1], m->size[2]},
+                           .fps = run->request->fps,
+                           .causal = m->conditions,
+                           .last_frame = m->last.rank ? run->request->frames - 1 : 0};
+    m->mark = zoe_arena_mark(m->be);
+    ZOE_TRY(zoe_ltx_grid_create(m->denoiser, &place, &m->grid));
+    for (int i = 0; i < 2; i++)
+        if (m->prompts[i].states)
+            ZOE_TRY(zoe_ltx_context_create(m->denoiser, m->prompts[i].states, m->prompts[i].count, &m->contexts[i]));
+    return ZOE_OK;
+}
+
+static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int step, const zoe_tensor *x, zoe_tensor *v) {
+    ltx_model *m = model;
+    double timestep = zoe_sampler_timesteps(sampler)[step];
+    const zoe_tensor *last = m->last.rank ? &m->last : NULL;
+    int64_t given = m->first ? m->size[1] * m->size[2] : 0;
+    size_t mark = zoe_arena_mark(m->be);
+    zoe_tensor u;
+    ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, &m->contexts[0], last, x, given, timestep, v));
+    if (guided(run->request)) {
+        ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
+        ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, &m->contexts[1], last, x, given, timestep, &u));
+        ZOE_TRY(zoe_guide(m->be, v, &u, run->request->guidance));
+    }
+    zoe_arena_release(m->be, mark);
+    /* What is given stays as it is. */
+    zoe_tensor still = zoe_view_slice(v, 0, 0, given);
+    return given ? zoe_op_zero(m->be, &still) : ZOE_OK;
+}
+
+static int denoise_end(void *model, zoe_run *run, zoe_tensor *x) {
+    ltx_model *m = model;
+    (void)run, (void)x;
+    zoe_arena_release(m->be, m->mark);
+    zoe_weights_unload(zoe_ltx_denoiser_weights(m->denoiser));
+    return ZOE_OK;
+}
+
+/* ---- decoding ---- */
+
+static int pass_frame(void *user, const float *frame) {
+    zoe_run *run = user;
+    return run->frame(run, frame);
+}
+
+static int decode(void *model, zoe_run *run, const zoe_tensor *latents) {
+    ltx_model *m = model;
+    zoe_tensor frames = ZOE_VIEW(latents, m->size[0], m->size[1], m->size[2], latents->shape[1]);
+    int status = zoe_ltx_vae_decode(m->vae, &frames, &run->generator, pass_frame, run);
+    zoe_weights_unload(zoe_ltx_vae_weights(m->vae));
+    return status;
+}
+
+static void finish(void *model) {
+    ltx_model *m = model;
+    zoe_context *ctx = m->be->ctx;
+    for (int i = 0; i < 2; i++) {
+        zoe_picture_free(ctx, &m->pictures[i]);
+        zoe_free(ctx, m->prompts[i].states);
+        m->prompts[i] = (ltx_text){0};
+    }
+    zoe_free(ctx, m->noise);
+    zoe_free(ctx, m->first);
+    m->noise = m->first = NULL;
+    zoe_backend_free(m->be, m->last.data);
+    m->last = (zoe_tensor){0};
+    zoe_weights_unload(zoe_t5_weights(m->text));
+    zoe_weights_unload(zoe_ltx_denoiser_weights(m->denoiser));
+    zoe_weights_unload(zoe_ltx_vae_weights(m->vae));
+}
+
+static const char *find_nonfinite(void *model) {
+    ltx_model *m = model;
+    const char *name = zoe_weights_find_nonfinite(zoe_t5_weights(m->text));
+    return name ? name : zoe_weights_find_nonfinite(zoe_ltx_denoiser_weights(m->denoiser));
+}
+
+const zoe_family zoe_ltx_family = {
+    .name = "ltx",
+    .recognises = recognises,
+    .open = zoe_ltx_open,
+    .close = zoe_ltx_close,
+    .describe = describe,
+    .defaults = defaults,
+    .prepare = prepare,
+    .encode_text = encode_text,
+    .encode_image = encode_image,
+    .start_latents = start_latents,
+    .denoise_begin = denoise_begin,
+    .denoise = denoise,
+    .denoise_end = denoise_end,
+    .decode = decode,
+    .finish = finish,
+    .find_nonfinite = find_nonfinite,
+};

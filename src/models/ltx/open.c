@@ -1,0 +1,120 @@
+/* Opening a LTX-Video folder: parts, configurations, and what follows from them. */
+#include <stdio.h>
+#include <string.h>
+
+#include "models/ltx/ltx_model.h"
+
+static int open_text(ltx_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+    zoe_context *ctx = folder->ctx;
+    zoe_config config = {0};
+    zoe_t5_config t5;
+    char *path = zoe_format(ctx, "%s/tokenizer", folder->path);
+    int status = path ? zoe_tokenizer_open(ctx, path, &m->tokenizer) : zoe_out_of_memory(ctx, strlen(folder->path), "path");
+    zoe_free(ctx, path);
+    if (status == ZOE_OK) status = zoe_part_open(folder, "text_encoder", &config, &m->text_ckpt);
+    if (status == ZOE_OK) status = zoe_t5_config_read(&config, &t5);
+    if (status == ZOE_OK) status = zoe_t5_create(m->be, &t5, m->text_ckpt, NULL, dtype, &m->text);
+    zoe_config_free(&config);
+    return status;
+}
+
+static int open_denoiser(ltx_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+    zoe_config config = {0};
+    zoe_ltx_config c;
+    int status = zoe_part_open(folder, "transformer", &config, &m->denoiser_ckpt);
+    if (status == ZOE_OK) status = zoe_ltx_config_read(&config, &c);
+    if (status == ZOE_OK) status = zoe_ltx_denoiser_create(m->be, &c, m->denoiser_ckpt, dtype, &m->denoiser);
+    zoe_config_free(&config);
+    return status;
+}
+
+static int open_vae(ltx_model *m, const zoe_folder *folder) {
+    zoe_config config = {0};
+    zoe_ltx_vae_config c;
+    int status = zoe_part_open(folder, "vae", &config, &m->vae_ckpt);
+    if (status == ZOE_OK) status = zoe_ltx_vae_config_read(&config, &c);
+    if (status == ZOE_OK) status = zoe_ltx_vae_create(m->be, &c, m->vae_ckpt, &m->vae);
+    zoe_config_free(&config);
+    return status;
+}
+
+static int read_schedule(ltx_model *m, const zoe_folder *folder) {
+    zoe_config config = {0};
+    char *path = zoe_format(folder->ctx, "%s/scheduler/scheduler_config.json", folder->path);
+    int status = path ? zoe_config_load(folder->ctx, path, &config) : zoe_out_of_memory(folder->ctx, 64, "path");
+    zoe_free(folder->ctx, path);
+    if (status == ZOE_OK) status = zoe_schedule_config_read(&config, &m->schedule);
+    if (status == ZOE_OK && m->schedule.solver != ZOE_SOLVER_EULER)
+        status = zoe_fail(folder->ctx, ZOE_ERR_UNSUPPORTED, "%s: expected FlowMatchEulerDiscreteScheduler for this model",
+                          config.path);
+    m->schedule.points = m->conditions ? ZOE_POINTS_LINEAR_QUADRATIC : ZOE_POINTS_EVEN;
+    zoe_config_free(&config);
+    return status;
+}
+
+/* The parts must belong together. */
+static int check_parts(const ltx_model *m) {
+    const zoe_ltx_config *c = zoe_ltx_denoiser_config(m->denoiser);
+    int64_t width = zoe_t5_configuration(m->text)->width, channels = zoe_ltx_vae_configuration(m->vae)->channels;
+    if (width != c->text_dim)
+        return zoe_fail(m->be->ctx, ZOE_ERR_FORMAT, "%s: the text encoder's width is %lld, the denoiser expects %lld",
+                        m->path, (long long)width, (long long)c->text_dim);
+    if (channels != c->out_channels || channels != c->in_channels)
+        return zoe_fail(m->be->ctx, ZOE_ERR_FORMAT,
+                        "%s: the VAE has %lld latent channels, the denoiser %lld in and %lld out", m->path,
+                        (long long)channels, (long long)c->in_channels, (long long)c->out_channels);
+    return ZOE_OK;
+}
+
+static void set_defaults(ltx_model *m) {
+    const zoe_ltx_config *c = zoe_ltx_denoiser_config(m->denoiser);
+    const zoe_ltx_vae_config *vae = zoe_ltx_vae_configuration(m->vae);
+    m->defaults =
+        (zoe_request){.width = 704, .height = 512, .frames = 161, .fps = 25, .steps = 50, .guidance = 3, .guidance_2 = -1};
+    snprintf(m->variant, sizeof m->variant, "LTX-Video %s, %lld layers of %lld",
+             vae->shuffles   ? "0.9.5 or later"
+             : vae->timestep ? "0.9.1"
+                             : "0.9.0",
+             (long long)c->layers, (long long)(c->heads * c->head_dim));
+}
+
+static int open_parts(ltx_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+    const char *class = "";
+    m->path = zoe_strdup(folder->ctx, folder->path);
+    if (!m->path) return zoe_out_of_memory(folder->ctx, strlen(folder->path), "path");
+    ZOE_TRY(zoe_config_text(&folder->index, "_class_name", &class));
+    m->conditions = strcmp(class, "LTXConditionPipeline") == 0;
+    ZOE_TRY(read_schedule(m, folder));
+    ZOE_TRY(open_text(m, folder, dtype));
+    ZOE_TRY(open_denoiser(m, folder, dtype));
+    ZOE_TRY(open_vae(m, folder));
+    ZOE_TRY(check_parts(m));
+    set_defaults(m);
+    return ZOE_OK;
+}
+
+int zoe_ltx_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model) {
+    ltx_model *m;
+    *model = NULL;
+    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, m, 1));
+    m->be = be;
+    int status = open_parts(m, folder, weight_dtype);
+    if (status < 0)
+        zoe_ltx_close(m);
+    else
+        *model = m;
+    return status;
+}
+
+void zoe_ltx_close(void *model) {
+    ltx_model *m = model;
+    zoe_ltx_vae_free(m->vae);
+    zoe_ltx_denoiser_free(m->denoiser);
+    zoe_t5_free(m->text);
+    zoe_checkpoint_close(m->vae_ckpt);
+    zoe_checkpoint_close(m->denoiser_ckpt);
+    zoe_checkpoint_close(m->text_ckpt);
+    zoe_tokenizer_close(m->tokenizer);
+    zoe_free(m->be->ctx, m->path);
+    zoe_free(m->be->ctx, m);
+}
