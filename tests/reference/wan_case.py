@@ -20,6 +20,8 @@ import torch
 import transformers
 from PIL import Image
 
+import wan_names
+
 DATA = pathlib.Path(__file__).resolve().parent.parent / "data"
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 VARIANTS = ("t2v", "i2v", "flf2v", "t2v-a14b", "i2v-a14b", "ti2v")
@@ -68,8 +70,7 @@ def autoencoder(a):
     if a.variant == "ti2v":
         settings.update(
             decoder_base_dim=a.vae_decoder_base, z_dim=48, is_residual=True, patch_size=2, in_channels=12, out_channels=12,
-            scale_factor_spatial=16, latents_mean=[0.05 * (i % 7 - 3) for i in range(48)],
-            latents_std=[0.5 + 0.02 * i for i in range(48)])
+            scale_factor_spatial=16, latents_mean=wan_names.MEAN_22, latents_std=wan_names.STD_22)
     return diffusers.AutoencoderKLWan(**settings)
 
 
