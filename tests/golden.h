@@ -79,7 +79,8 @@ static inline void golden_rows_near(const golden *g, const char *name, double bo
 
 static inline void golden_video_near(const golden *g, double decibels) {
     int64_t count, found_count;
-    const float *expected = golden_values(g->expected, "video", &count), *found = golden_values(g->found, "video", &found_count);
+    const float *expected = golden_values(g->expected, "video", &count),
+                *found = golden_values(g->found, "video", &found_count);
     double error = 0;
     assert_int_equal(count, found_count);
     for (int64_t i = 0; i < count; i++) error += ((double)found[i] - expected[i]) * ((double)found[i] - expected[i]);
@@ -93,8 +94,8 @@ static inline void golden_check(const golden *g, int status) {
 }
 
 /* Fills a request from case.json; texts live in `config`. */
-static inline void golden_request(golden *g, const zoe_config *config, zoe_request *request, char latents[600], char image[600],
-                                  char last_image[600]) {
+static inline void golden_request(golden *g, const zoe_config *config, zoe_request *request, char latents[600],
+                                  char image[600], char last_image[600]) {
     int64_t width = 0, height = 0, frames = 0, steps = 0;
     zoe_request_init(g->model, request);
     golden_check(g, zoe_config_text(config, "prompt", &request->prompt));

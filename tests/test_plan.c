@@ -54,7 +54,7 @@ static void streaming_changes_no_bit(void **state) {
     g.expected = g.found;
     const float *expected = golden_values(g.expected, "step_latents", &count);
     for (int i = 0; i < ZOE_PHASE_COUNT; i++) budgets[i] = 1; /* whatever is not at work leaves */
-    unlink(g.dump); /* the mapping of the first dump stays */
+    unlink(g.dump);                                           /* the mapping of the first dump stays */
     golden_check(&g, zoe_generate_counted(g.model, &request, budgets, NULL, streamed));
     open_dump(&g);
     const float *found = golden_values(g.found, "step_latents", &found_count);

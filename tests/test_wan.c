@@ -27,10 +27,10 @@ static void check_case(const char *name) {
     golden_end(&g);
 }
 
-#define CASE(name)                                                                                                          \
-    static void name(void **state) {                                                                                        \
-        (void)state;                                                                                                        \
-        check_case(#name);                                                                                                  \
+#define CASE(name)                                                                                                         \
+    static void name(void **state) {                                                                                       \
+        (void)state;                                                                                                       \
+        check_case(#name);                                                                                                 \
     }
 CASE(wan21_t2v)
 CASE(wan21_i2v)
@@ -95,14 +95,10 @@ static void denoiser_forward(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wan21_t2v),
-        cmocka_unit_test(wan21_i2v),
-        cmocka_unit_test(wan21_flf2v),
-        cmocka_unit_test(wan22_t2v_a14b),
-        cmocka_unit_test(wan22_i2v_a14b),
-        cmocka_unit_test(wan22_ti2v_5b_t2v),
-        cmocka_unit_test(wan22_ti2v_5b_i2v),
-        cmocka_unit_test(seed_draws_the_reference_noise),
+        cmocka_unit_test(wan21_t2v),         cmocka_unit_test(wan21_i2v),
+        cmocka_unit_test(wan21_flf2v),       cmocka_unit_test(wan22_t2v_a14b),
+        cmocka_unit_test(wan22_i2v_a14b),    cmocka_unit_test(wan22_ti2v_5b_t2v),
+        cmocka_unit_test(wan22_ti2v_5b_i2v), cmocka_unit_test(seed_draws_the_reference_noise),
         cmocka_unit_test(denoiser_forward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
