@@ -1,24 +1,23 @@
 /* PyTorch archives: plain dictionaries of tensors are read, everything else is refused by name. */
 #include "support.h"
 
+#include <sys/mman.h>
+
 #include "formats/checkpoint.h"
 
 #define FILES TEST_DATA "/formats/"
 
 static test_memory memory;
 static zoe_context *ctx;
-static char folder[64];
 
 static int setup(void **state) {
     (void)state;
     ctx = test_context(&memory);
-    test_folder_create(folder);
     return 0;
 }
 
 static int teardown(void **state) {
     (void)state;
-    test_folder_remove(folder);
     test_context_free(&memory, ctx);
     return 0;
 }
@@ -105,12 +104,14 @@ static void refusals(void **state) {
 /* Opens `size` bytes as an archive. A result, good or bad, is all that is asked for; reading what it claims must be safe.
  */
 static int open_bytes(const char *data, size_t size) {
-    char path[128];
+    char path[64];
     zoe_checkpoint *ckpt;
     volatile uint8_t sum = 0;
-    snprintf(path, sizeof path, "%s/x.pth", folder);
-    test_write(path, data, size);
+    int fd = memfd_create("x", MFD_CLOEXEC); /* thousands of files on a disk would take their time */
+    assert_true(fd >= 0 && write(fd, data, size) == (ssize_t)size);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     int status = zoe_checkpoint_open(ctx, path, &ckpt);
+    close(fd);
     if (status < 0) return status;
     for (size_t i = 0; i < zoe_checkpoint_count(ckpt); i++) {
         const zoe_entry *entry = zoe_checkpoint_at(ckpt, i);
@@ -125,7 +126,7 @@ static void truncated_files_fail(void **state) {
     size_t size;
     char *data = test_read(FILES "ordered.pth", &size);
     assert_ok(ctx, open_bytes(data, size));
-    for (size_t cut = 0; cut < size; cut += 3) assert_true(open_bytes(data, cut) < 0);
+    for (size_t cut = 0; cut < size; cut++) assert_true(open_bytes(data, cut) < 0);
     free(data);
 }
 
