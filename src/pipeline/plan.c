@@ -29,7 +29,7 @@ int zoe_plan_make(zoe_model *model, const zoe_request *request, const int64_t *b
 
 int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase) {
     const zoe_phase_use *use = &plan->phases[phase];
-    return plan->base + plan->workspace + use->weights + use->activations + (phase == ZOE_PHASE_DECODE ? plan->output : 0);
+    return plan->base + plan->workspace + plan->output + use->weights + use->activations;
 }
 
 int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, int64_t budgets[ZOE_PHASE_COUNT]) {
