@@ -70,6 +70,8 @@ static void jpeg_files(void **state) {
     static const char *const names[] = {"sampling0.jpg",   "sampling1.jpg", "sampling2.jpg",
                                         "progressive.jpg", "narrow.jpg",    "one.jpg"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) check_file(names[i], 3, 0.06);
+    check_file("extra.jpg", 3, 0.06); /* with a second picture behind it, as telephones write */
+    assert_string_equal(memory.log, "");
     check_file("grey.jpg", 1, 0.03);
     check_file("cmyk.jpg", 2, 1.1); /* FFmpeg cuts the product with black off, Pillow rounds it */
     check_file("lossy.webp", 4, 0.2);
@@ -142,6 +144,8 @@ static void what_is_no_picture(void **state) {
     test_write(path, data, 40);
     assert_fails(ctx, zoe_picture_load(ctx, path, &picture), ZOE_ERR_FORMAT, path);
     free(data);
+    assert_fails(ctx, zoe_picture_load(ctx, FILES "cut.jpg", &picture), ZOE_ERR_FORMAT, "cut.jpg cannot be decoded");
+    assert_null(picture.rgb);
     /* A list of other files opens none of them. */
     const char list[] = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n" FILES "rgb.png\n#EXT-X-ENDLIST\n";
     test_write(path, list, sizeof list - 1);

@@ -44,8 +44,8 @@ static int64_t seek_bytes(void *user, int64_t offset, int whence) {
  * the network.
  */
 static bool is_known(const AVInputFormat *format) {
-    static const char *const names[] = {"gif",    "apng", "ico", "mov", "matroska", "avi",         "yuv4mpegpipe",
-                                        "mpegts", "mpeg", "ogg", "flv", "ivf",      "jpegxl_anim", "webp_anim"};
+    static const char *const names[] = {"gif",    "mjpeg", "apng", "ico", "mov", "matroska",    "avi",      "yuv4mpegpipe",
+                                        "mpegts", "mpeg",  "ogg",  "flv", "ivf", "jpegxl_anim", "webp_anim"};
     size_t length = strlen(format->name);
     if (length > 5 && strcmp(format->name + length - 5, "_pipe") == 0) return true; /* single pictures */
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -124,7 +124,10 @@ static int open_decoder(const AVStream *stream, AVCodecContext **out) {
     codec->thread_count = 1;
     codec->max_pixels = MAX_PIXELS;
     codec->flags |= AV_CODEC_FLAG_BITEXACT;
-    if (found->id == AV_CODEC_ID_MJPEG) codec->idct_algo = FF_IDCT_FAAN; /* closest to libjpeg */
+    if (found->id == AV_CODEC_ID_MJPEG) {
+        codec->idct_algo = FF_IDCT_FAAN;        /* closest to libjpeg */
+        codec->err_recognition = AV_EF_EXPLODE; /* a JPEG that ends too early would be grey from there on */
+    }
     return avcodec_open2(codec, found, NULL);
 }
 
@@ -155,7 +158,8 @@ int zoe_av_first_frame(zoe_context *ctx, const char *path, zoe_av_input *input, 
     *frame = av_frame_alloc();
     int code = packet && *frame ? open_decoder(input->stream, &codec) : AVERROR(ENOMEM);
     if (code >= 0) code = decode_first(input, codec, packet, *frame);
-    if (code >= 0) *more = next_packet(input, packet) >= 0;
+    /* What follows in a JPEG is no second frame but an extra, such as a depth or gain map. */
+    if (code >= 0) *more = codec->codec_id != AV_CODEC_ID_MJPEG && next_packet(input, packet) >= 0;
     av_packet_free(&packet);
     avcodec_free_context(&codec);
     if (code >= 0) return ZOE_OK;

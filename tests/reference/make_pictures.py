@@ -56,6 +56,10 @@ OUT.mkdir(parents=True, exist_ok=True)
 small = photo(33, 21)
 for sampling in range(3):
     save("sampling%d.jpg" % sampling, small, quality=90, subsampling=sampling)
+double = OUT / "extra.jpg"
+save("extra.jpg", small, quality=90)
+double.write_bytes(double.read_bytes() + (OUT / "sampling0.jpg").read_bytes())
+(OUT / "cut.jpg").write_bytes((OUT / "sampling0.jpg").read_bytes()[:-200])
 save("progressive.jpg", small, quality=80, progressive=True)
 save("grey.jpg", small.convert("L"), quality=90)
 save("cmyk.jpg", small.convert("CMYK"), quality=95)
