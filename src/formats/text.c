@@ -197,7 +197,7 @@ static void set_text(zoe_text *text, const char *data, size_t length) {
 /* Repeats the repairs on c->line until nothing changes: one may uncover work for another. */
 static void fix_line(cleaner *c, bool unescape) {
     for (;;) {
-        zoe_text_reset(&c->a);
+        set_text(&c->a, "", 0);
         if (unescape)
             zoe_html_unescape_strict(c->line.data, c->line.length, &c->a);
         else

@@ -24,7 +24,7 @@ PROMPTS = [
     "<b>&amp;amp;lt;</b> &eacute; &NTILDE;", "first &NTILDE;\n<i>\n&NTILDE; &ntilde;", "P&EACUTE;REZ BUNDESSTRA&SZLIG;E &CHECKMARK; &COPYSR; &nTILDE;",
     "&ampx &notit; &notin; &not &copyright &hearts &ndash;&NewLine;&Tab;x", "&AMP &AMP; &fjlig; &ffllig; &CounterClockwiseContourIntegral;",
     "&#x41;&#65;&#065 &#x1F600; &#128512 &#0; &#x80;&#150; &#xD800; &#x110000; &#1;&#xFFFE; &#13;&#59;&#38;lt;",
-    "&#99999999999999999999; &#; &#x; &#xg; & && &; &a; &noSuchThing; tail &", "tags \U000e0067\U000e007f 👩‍👩‍👧 🏴 🎉", "½ ² µ Å ﷺ ①",
+    "&#1;&#xFFFE;", "\x01", "&#99999999999999999999; &#; &#x; &#xg; & && &; &a; &noSuchThing; tail &", "tags \U000e0067\U000e007f 👩‍👩‍👧 🏴 🎉", "½ ² µ Å ﷺ ①",
 ]
 TOKENIZED = [
     "A red ball rolls across a wooden table while a cat watches.", "blurry, low quality, 静态", "", "a", "  two  blanks ",
