@@ -179,6 +179,38 @@ static void other_files_are_refused(void **state) {
     zoe_checkpoint_close(vae);
 }
 
+/* Sizes of zero are nobody's, and must not be divided by. */
+static void sizes_of_zero_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        int rank;
+        int64_t shape[5];
+    } tensors[] = {
+        {"token_embedding.weight", 2, {4, 8}},        {"blocks.0.attn.q.weight", 2, {8, 8}},
+        {"blocks.0.ffn.fc1.weight", 2, {8, 8}},       {"blocks.0.pos_embedding.embedding.weight", 2, {32, 0}},
+        {"encoder.conv1.weight", 5, {0, 3, 3, 3, 3}}, {"decoder.head.0.gamma", 1, {8}},
+        {"conv2.weight", 5, {16, 16, 1, 1, 1}},
+    };
+    static const float zeros[256];
+    char path[64];
+    zoe_safetensors_writer *writer;
+    zoe_checkpoint *ckpt;
+    zoe_wan_vae_config vae_config;
+    zoe_t5_config text_config;
+    snprintf(path, sizeof path, "/tmp/zoe-layout-%d.safetensors", (int)getpid());
+    assert_int_equal(zoe_safetensors_create(context, path, &writer), ZOE_OK);
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        assert_int_equal(zoe_safetensors_add(writer, tensors[i].name, ZOE_F32, tensors[i].rank, tensors[i].shape, zeros),
+                         ZOE_OK);
+    assert_int_equal(zoe_safetensors_finish(writer), ZOE_OK);
+    assert_int_equal(zoe_checkpoint_open(context, path, &ckpt), ZOE_OK);
+    unlink(path);
+    assert_int_equal(zoe_t5_config_from_checkpoint(context, ckpt, zoe_wan_text_aliases, &text_config), ZOE_ERR_FORMAT);
+    assert_int_equal(zoe_wan_vae_config_from_checkpoint(context, ckpt, &vae_config), ZOE_ERR_FORMAT);
+    zoe_checkpoint_close(ckpt);
+}
+
 #define LAYOUT(name)                                                                                                       \
     { "layouts agree: " name, layouts_agree, NULL, NULL, (void *)(uintptr_t)name }
 
@@ -191,6 +223,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(autoencoder_sizes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(text_encoder_sizes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_files_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(sizes_of_zero_are_refused, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/checkpoint_parts.h"
 #include "formats/file.h"
 
 #define FILE_LIMIT ((size_t)64 << 20)
@@ -114,6 +115,18 @@ int zoe_config_real(const zoe_config *config, const char *key, double *out) {
     return ZOE_OK;
 }
 
+int zoe_config_real_in(const zoe_config *config, const char *key, double min, double max, double *out) {
+    double number = *out;
+    char expected[80];
+    ZOE_TRY(zoe_config_real(config, key, &number));
+    if (zoe_config_has(config, key) && !(number >= min && number <= max)) {
+        snprintf(expected, sizeof expected, "a number from %g to %g", min, max);
+        return wrong(config, key, lookup(config, key), expected);
+    }
+    *out = number;
+    return ZOE_OK;
+}
+
 int zoe_config_bool(const zoe_config *config, const char *key, bool *out) {
     const json_t *value = lookup(config, key);
     if (!value) return ZOE_OK;
@@ -159,6 +172,14 @@ int zoe_config_reals(const zoe_config *config, const char *key, size_t count, do
         out[i] = json_is_boolean(item) ? json_is_true(item) : json_number_value(item);
     }
     return ZOE_OK;
+}
+
+int zoe_config_require(const zoe_config *config, const char *const *keys) {
+    zoe_name_list missing = {0};
+    for (; *keys; keys++)
+        if (!zoe_config_has(config, *keys)) zoe_name_list_add(&missing, *keys);
+    if (!missing.count) return ZOE_OK;
+    return zoe_fail(config->ctx, ZOE_ERR_FORMAT, "%s: missing: %s", config->path, zoe_name_list_text(&missing));
 }
 
 size_t zoe_config_length(const zoe_config *config, const char *key) {

@@ -25,11 +25,15 @@ bool zoe_config_has(const zoe_config *config, const char *key);
  */
 int zoe_config_int(const zoe_config *config, const char *key, int64_t min, int64_t max, int64_t *out);
 int zoe_config_real(const zoe_config *config, const char *key, double *out);
+/* A number from min to max; an absent key leaves *out, whatever it is. */
+int zoe_config_real_in(const zoe_config *config, const char *key, double min, double max, double *out);
 int zoe_config_bool(const zoe_config *config, const char *key, bool *out);
 int zoe_config_text(const zoe_config *config, const char *key, const char **out); /* borrowed from the config */
 /* Exactly `count` numbers (booleans count as 0 and 1). */
 int zoe_config_ints(const zoe_config *config, const char *key, size_t count, int64_t min, int64_t max, int64_t *out);
 int zoe_config_reals(const zoe_config *config, const char *key, size_t count, double *out);
+/* An error names all of `keys`, which NULL ends, that are absent or null. */
+int zoe_config_require(const zoe_config *config, const char *const *keys);
 /* Length of an array; 0 if absent. */
 size_t zoe_config_length(const zoe_config *config, const char *key);
 

@@ -61,7 +61,7 @@ int zoe_clip_config_read(const zoe_config *config, zoe_clip_config *out) {
     ZOE_TRY(zoe_config_int(&vision, "num_attention_heads", 1, 4096, &out->heads));
     ZOE_TRY(zoe_config_int(&vision, "image_size", 1, 16384, &out->image));
     ZOE_TRY(zoe_config_int(&vision, "patch_size", 1, 16384, &out->patch));
-    ZOE_TRY(zoe_config_real(&vision, "layer_norm_eps", &out->eps));
+    ZOE_TRY(zoe_config_real_in(&vision, "layer_norm_eps", 0, 1, &out->eps));
     if (strcmp(activation, "gelu") != 0)
         return zoe_fail(config->ctx, ZOE_ERR_UNSUPPORTED, "%s: hidden_act is \"%s\", expected \"gelu\"", config->path,
                         activation);

@@ -50,6 +50,7 @@ static const zoe_alias embedding_alias[] = {{"shared", "encoder.embed_tokens"}, 
 
 int zoe_t5_config_read(const zoe_config *config, zoe_t5_config *out) {
     const char *type = "t5", *activation = "";
+    static const char *const keys[] = {"d_model", "d_kv", "num_heads", "d_ff", "num_layers", "vocab_size", NULL};
     *out = (zoe_t5_config){.buckets = 32, .max_distance = 128, .eps = 1e-6};
     ZOE_TRY(zoe_config_text(config, "model_type", &type));
     ZOE_TRY(zoe_config_text(config, "feed_forward_proj", &activation));
@@ -61,7 +62,7 @@ int zoe_t5_config_read(const zoe_config *config, zoe_t5_config *out) {
     ZOE_TRY(zoe_config_int(config, "vocab_size", 1, 1 << 28, &out->vocabulary));
     ZOE_TRY(zoe_config_int(config, "relative_attention_num_buckets", 4, 1 << 16, &out->buckets));
     ZOE_TRY(zoe_config_int(config, "relative_attention_max_distance", 1, 1 << 24, &out->max_distance));
-    ZOE_TRY(zoe_config_real(config, "layer_norm_epsilon", &out->eps));
+    ZOE_TRY(zoe_config_real_in(config, "layer_norm_epsilon", 0, 1, &out->eps));
     out->table_in_every_block = strcmp(type, "umt5") == 0;
     if (!out->table_in_every_block && strcmp(type, "t5") != 0)
         return zoe_fail(config->ctx, ZOE_ERR_UNSUPPORTED, "%s: model_type is \"%s\", expected \"t5\" or \"umt5\"",
@@ -69,10 +70,11 @@ int zoe_t5_config_read(const zoe_config *config, zoe_t5_config *out) {
     if (strcmp(activation, "gated-gelu") != 0)
         return zoe_fail(config->ctx, ZOE_ERR_UNSUPPORTED, "%s: feed_forward_proj is \"%s\", expected \"gated-gelu\"",
                         config->path, activation);
-    if (!out->width || !out->head_dim || !out->heads || !out->ffn || !out->layers || !out->vocabulary)
+    if (out->max_distance <= out->buckets / 4)
         return zoe_fail(config->ctx, ZOE_ERR_FORMAT,
-                        "%s: one of d_model, d_kv, num_heads, d_ff, num_layers, vocab_size is missing", config->path);
-    return ZOE_OK;
+                        "%s: relative_attention_max_distance %lld is too small for %lld relative_attention_num_buckets",
+                        config->path, (long long)out->max_distance, (long long)out->buckets);
+    return zoe_config_require(config, keys);
 }
 
 /* Entry of a tensor of block `layer` (or of none, if the format has no number), a matrix; NULL if absent. */
@@ -85,12 +87,14 @@ static const zoe_entry *find_matrix(const zoe_checkpoint *ckpt, const zoe_alias 
 
 int zoe_t5_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, const zoe_alias *aliases,
                                   zoe_t5_config *out) {
+    enum { max_distance = 128 };
     static const char query[] = "encoder.block.%d.layer.0.SelfAttention.q.weight";
     static const char table[] = "encoder.block.%d.layer.0.SelfAttention.relative_attention_bias.weight";
     const zoe_entry *embedding = find_matrix(ckpt, aliases, "shared.weight", 0), *q = find_matrix(ckpt, aliases, query, 0);
     const zoe_entry *up = find_matrix(ckpt, aliases, "encoder.block.%d.layer.1.DenseReluDense.wi_1.weight", 0);
     const zoe_entry *positions = find_matrix(ckpt, aliases, table, 0);
-    if (!embedding || !q || !up || !positions)
+    bool sizes = positions && positions->shape[0] >= 4 && positions->shape[0] / 4 < max_distance && positions->shape[1] > 0;
+    if (!embedding || !q || !up || !sizes)
         return zoe_fail(ctx, ZOE_ERR_FORMAT,
                         "%s is no T5 encoder: embedding, attention, feed-forward or position table is missing",
                         zoe_checkpoint_path(ckpt, 0));
@@ -99,7 +103,7 @@ int zoe_t5_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, 
                            .ffn = up->shape[0],
                            .buckets = positions->shape[0],
                            .heads = positions->shape[1],
-                           .max_distance = 128,
+                           .max_distance = max_distance,
                            .eps = 1e-6};
     out->head_dim = q->shape[0] / out->heads;
     out->table_in_every_block = find_matrix(ckpt, aliases, table, 1) != NULL;

@@ -31,7 +31,7 @@ static int read_unipc(const zoe_config *config, zoe_schedule_config *out) {
     ZOE_TRY(zoe_config_bool(config, "predict_x0", &data));
     ZOE_TRY(zoe_config_bool(config, "lower_order_final", &out->lower_order_final));
     ZOE_TRY(zoe_config_int(config, "solver_order", 1, 2, &order));
-    ZOE_TRY(zoe_config_real(config, "flow_shift", &out->flow_shift));
+    ZOE_TRY(zoe_config_real_in(config, "flow_shift", 0.001, 1000, &out->flow_shift));
     if (!flow) return refuse(config, "use_flow_sigmas", "true");
     if (!data) return refuse(config, "predict_x0", "true");
     if (zoe_config_length(config, "disable_corrector")) return refuse(config, "disable_corrector", "empty");
@@ -53,7 +53,7 @@ static int read_euler(const zoe_config *config, zoe_schedule_config *out) {
     if (out->dynamic) ZOE_TRY(expect_text(config, "time_shift_type", "exponential"));
     if (out->dynamic && !(out->max_tokens > out->base_tokens))
         return refuse(config, "max_image_seq_len", "more than base_image_seq_len");
-    return zoe_config_real(config, "shift", &out->flow_shift);
+    return zoe_config_real_in(config, "shift", 0.001, 1000, &out->flow_shift);
 }
 
 void zoe_schedule_follow_tokens(zoe_schedule_config *c, int64_t tokens) {

@@ -4,8 +4,12 @@
 #include "models/wan/denoiser.h"
 
 static int read_diffusers(const zoe_config *config, zoe_wan_config *out) {
+    static const char *const keys[] = {"num_layers", "num_attention_heads", "attention_head_dim",
+                                       "ffn_dim",    "in_channels",         "out_channels",
+                                       NULL};
     const char *norm = "rms_norm_across_heads";
     bool cross_norm = true;
+    ZOE_TRY(zoe_config_require(config, keys));
     ZOE_TRY(zoe_config_int(config, "num_layers", 1, 1000, &out->layers));
     ZOE_TRY(zoe_config_int(config, "num_attention_heads", 1, 4096, &out->heads));
     ZOE_TRY(zoe_config_int(config, "attention_head_dim", 2, 4096, &out->head_dim));
@@ -25,14 +29,19 @@ static int read_diffusers(const zoe_config *config, zoe_wan_config *out) {
 }
 
 static int read_original(const zoe_config *config, zoe_wan_config *out) {
+    static const char *const keys[] = {"dim", "num_layers", "num_heads", "ffn_dim", "in_dim", "out_dim", NULL};
     int64_t width = 0;
+    ZOE_TRY(zoe_config_require(config, keys));
     ZOE_TRY(zoe_config_int(config, "dim", 1, 1 << 20, &width));
     ZOE_TRY(zoe_config_int(config, "num_layers", 1, 1000, &out->layers));
     ZOE_TRY(zoe_config_int(config, "num_heads", 1, 4096, &out->heads));
     ZOE_TRY(zoe_config_int(config, "ffn_dim", 1, 1 << 24, &out->ffn));
     ZOE_TRY(zoe_config_int(config, "in_dim", 1, 4096, &out->in_channels));
     ZOE_TRY(zoe_config_int(config, "out_dim", 1, 4096, &out->out_channels));
-    if (out->heads) out->head_dim = width / out->heads;
+    out->head_dim = width / out->heads;
+    if (!out->head_dim || width % out->heads)
+        return zoe_fail(config->ctx, ZOE_ERR_FORMAT, "%s: dim %lld cannot be shared by num_heads %lld", config->path,
+                        (long long)width, (long long)out->heads);
     return ZOE_OK;
 }
 
@@ -45,13 +54,10 @@ void zoe_wan_config_complete(zoe_wan_config *config, const zoe_checkpoint *ckpt)
 
 int zoe_wan_config_read(const zoe_config *config, zoe_wan_config *out) {
     *out = (zoe_wan_config){.patch = {1, 2, 2}, .text_dim = 4096, .freq_dim = 256, .eps = 1e-6};
-    ZOE_TRY(zoe_config_has(config, "num_attention_heads") ? read_diffusers(config, out) : read_original(config, out));
+    ZOE_TRY(zoe_config_has(config, "dim") ? read_original(config, out) : read_diffusers(config, out));
     ZOE_TRY(zoe_config_int(config, "text_dim", 1, 1 << 20, &out->text_dim));
     ZOE_TRY(zoe_config_int(config, "freq_dim", 2, 1 << 16, &out->freq_dim));
-    ZOE_TRY(zoe_config_real(config, "eps", &out->eps));
-    if (!out->layers || !out->heads || !out->head_dim || !out->ffn || !out->in_channels || !out->out_channels)
-        return zoe_fail(config->ctx, ZOE_ERR_FORMAT, "%s: layers, heads, head size, ffn size or channels are missing",
-                        config->path);
+    ZOE_TRY(zoe_config_real_in(config, "eps", 0, 1, &out->eps));
     if (out->patch[0] != 1 || out->head_dim % 2 || out->freq_dim % 2)
         return zoe_fail(config->ctx, ZOE_ERR_UNSUPPORTED,
                         "%s: expected a patch of one frame and even head and frequency sizes, found patch %lld, head %lld, "

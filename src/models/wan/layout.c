@@ -70,7 +70,8 @@ static int clip_config_from_checkpoint(wan_model *m, zoe_clip_config *out) {
     const zoe_entry *rows = zoe_checkpoint_find(m->clip_ckpt, "visual.pos_embedding");
     const zoe_entry *up = zoe_checkpoint_find(m->clip_ckpt, "visual.transformer.0.mlp.0.weight");
     char name[64];
-    if (!patch || patch->rank != 4 || !rows || rows->rank < 2 || !up || up->rank != 2 || patch->shape[0] % 80)
+    if (!patch || patch->rank != 4 || !patch->shape[0] || patch->shape[0] % 80 || !patch->shape[2] || !rows ||
+        rows->rank < 2 || rows->shape[rows->rank - 2] < 2 || !up || up->rank != 2)
         return zoe_fail(m->be->ctx, ZOE_ERR_FORMAT,
                         "%s: expected the vision tower of a CLIP ViT-H (visual.patch_embedding.weight, "
                         "visual.pos_embedding, visual.transformer.*)",
@@ -160,7 +161,7 @@ static int open_diffusers(wan_model *m, const zoe_folder *folder, zoe_dtype dtyp
     ZOE_TRY(open_text(m, folder, dtype));
     ZOE_TRY(open_denoiser(m, folder, 0, dtype));
     if (has_part(folder, "transformer_2")) ZOE_TRY(open_denoiser(m, folder, 1, dtype));
-    if (m->denoisers[1]) ZOE_TRY(zoe_config_real(&folder->index, "boundary_ratio", &m->boundary));
+    if (m->denoisers[1]) ZOE_TRY(zoe_config_real_in(&folder->index, "boundary_ratio", 0, 1, &m->boundary));
     if (zoe_wan_denoiser_config(m->denoisers[0])->image_dim) ZOE_TRY(open_clip(m, folder, dtype));
     return open_vae(m, folder);
 }

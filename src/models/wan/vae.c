@@ -42,7 +42,8 @@ int zoe_wan_vae_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *c
     const zoe_entry *last = zoe_checkpoint_find(ckpt, "decoder.head.0.gamma"),
                     *latent = zoe_checkpoint_find(ckpt, "conv2.weight");
     bool second = latent && latent->rank == 5 && latent->shape[0] == 48;
-    if (!first || first->rank != 5 || !last || last->rank < 1 || !latent || (!second && latent->shape[0] != 16))
+    if (!first || first->rank != 5 || !first->shape[0] || !last || last->rank < 1 || !last->shape[0] || !latent ||
+        (!second && latent->shape[0] != 16))
         return zoe_fail(ctx, ZOE_ERR_FORMAT,
                         "%s is no Wan VAE: expected encoder.conv1.weight, decoder.head.0.gamma, and conv2.weight "
                         "of 16 or 48 channels",
