@@ -87,6 +87,9 @@ static int check_request(generation *g) {
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "%g frames a second: expected more than 0, at most 1000", r->fps);
     if (!isfinite(r->guidance) || r->guidance < 0)
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "guidance %g: expected 0 or more", r->guidance);
+    if (!isfinite(r->guidance_2))
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "guidance 2 %g: expected 0 or more, or -1 for the same as the first",
+                        r->guidance_2);
     if (r->width < 0 || r->height < 0)
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "size %dx%d: expected positive numbers", r->width, r->height);
     return ZOE_OK;
