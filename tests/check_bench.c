@@ -144,6 +144,84 @@ static void conv(checker *c, int64_t frames, int64_t height, int64_t width, int6
     check_done(c);
 }
 
+/* ---- a denoiser's block as a whole ---- */
+
+typedef struct block {
+    zoe_tensor q, k, v, mixed, hidden, normed, text_k, text_v;
+    const zoe_tensor *channel, *inner, *cos, *square, *up, *down;
+} block;
+
+static zoe_tensor heads(const zoe_tensor *t) {
+    return zoe_view_heads(t, 12);
+}
+
+static int attend(zoe_backend *be, const block *b, const zoe_tensor *k, const zoe_tensor *v) {
+    zoe_tensor y = heads(&b->mixed), q = heads(&b->q), kh = heads(k), vh = heads(v);
+    return zoe_op_attention(be, &y, &q, &kh, &vh, &(zoe_attention){.scale = 0.0884f});
+}
+
+/* Self-attention, attention to a text, feed-forward: shapes and fusions of Wan 2.1 1.3B. x [tokens, 1536] */
+static int run_block(zoe_backend *be, zoe_tensor *x, const zoe_tensor *text, block *b) {
+    zoe_norm modulated = {.eps = 1e-6f, .scale = b->channel, .shift = b->channel}, plain = {.eps = 1e-6f};
+    zoe_linear biased = {.bias = b->channel}, inner = {.bias = b->inner, .act = ZOE_ACT_GELU_TANH};
+    zoe_linear gated = {.bias = b->channel, .gate = b->channel, .residual = x}, added = {.bias = b->channel, .residual = x};
+    zoe_qk rotated =
+        {.heads = 12, .normalise = true, .kind = ZOE_NORM_RMS, .weight = b->channel, .cos = b->cos, .sin = b->cos};
+    zoe_qk unrotated = {.heads = 12, .normalise = true, .kind = ZOE_NORM_RMS, .weight = b->channel};
+    ZOE_TRY(zoe_op_norm(be, &b->normed, x, &modulated));
+    ZOE_TRY(zoe_op_linear(be, &b->q, &b->normed, b->square, &biased));
+    ZOE_TRY(zoe_op_linear(be, &b->k, &b->normed, b->square, &biased));
+    ZOE_TRY(zoe_op_linear(be, &b->v, &b->normed, b->square, &biased));
+    ZOE_TRY(zoe_op_qk_prepare(be, &b->q, &b->q, &rotated));
+    ZOE_TRY(zoe_op_qk_prepare(be, &b->k, &b->k, &rotated));
+    ZOE_TRY(attend(be, b, &b->k, &b->v));
+    ZOE_TRY(zoe_op_linear(be, x, &b->mixed, b->square, &gated));
+    ZOE_TRY(zoe_op_norm(be, &b->normed, x, &plain));
+    ZOE_TRY(zoe_op_linear(be, &b->q, &b->normed, b->square, &biased));
+    ZOE_TRY(zoe_op_linear(be, &b->text_k, text, b->square, &biased));
+    ZOE_TRY(zoe_op_linear(be, &b->text_v, text, b->square, &biased));
+    ZOE_TRY(zoe_op_qk_prepare(be, &b->q, &b->q, &unrotated));
+    ZOE_TRY(zoe_op_qk_prepare(be, &b->text_k, &b->text_k, &unrotated));
+    ZOE_TRY(attend(be, b, &b->text_k, &b->text_v));
+    ZOE_TRY(zoe_op_linear(be, x, &b->mixed, b->square, &added));
+    ZOE_TRY(zoe_op_norm(be, &b->normed, x, &modulated));
+    ZOE_TRY(zoe_op_linear(be, &b->hidden, &b->normed, b->up, &inner));
+    return zoe_op_linear(be, x, &b->hidden, b->down, &gated);
+}
+
+static void denoiser_block(checker *c, int64_t tokens) {
+    zoe_backend *be = c->be;
+    block b = {.channel = &INPUT(c, ZOE_F32, DENSE, FILL_SMALL, 1536)->on,
+               .inner = &INPUT(c, ZOE_F32, DENSE, FILL_SMALL, 8960)->on,
+               .cos = &INPUT(c, ZOE_F32, DENSE, FILL_SMALL, tokens, 64)->on,
+               .square = &INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, 1536, 1536)->on,
+               .up = &INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, 8960, 1536)->on,
+               .down = &INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, 1536, 8960)->on};
+    zoe_tensor *activations[] = {&b.q, &b.k, &b.v, &b.mixed, &b.normed};
+    size_t mark = zoe_arena_mark(be);
+    for (int i = 0; i < 5; i++) check_status(c, ZOE_NEW(be, activations[i], ZOE_F32, tokens, 1536), "bench");
+    check_status(c, ZOE_NEW(be, &b.hidden, ZOE_F32, tokens, 8960), "bench");
+    check_status(c, ZOE_NEW(be, &b.text_k, ZOE_F32, 512, 1536), "bench");
+    check_status(c, ZOE_NEW(be, &b.text_v, ZOE_F32, 512, 1536), "bench");
+    operand *x = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, tokens, 1536),
+            *text = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, 512, 1536);
+    yardstick stick = yardstick_of(c, 768, 8960, 1536);
+    double best = 0, work = 0;
+    for (int i = 0; i < ROUNDS; i++) {
+        sgemm(c, &stick);
+        zoe_work before = be->work;
+        TIME(c, best, run_block(be, &x->on, &text->on, &b));
+        work = 1e-9 * (be->work.linear_flops - before.linear_flops + be->work.attention_flops - before.attention_flops);
+    }
+    double ceiling = ceiling_of(&stick);
+    printf("%-7s block of Wan 2.1 1.3B, %lld tokens, bf16 weights    sgemm %6.1f GFLOP/s; %6.1f (%.2f)\n", c->level,
+           (long long)tokens, ceiling, work / best, work / best / ceiling);
+    zoe_arena_release(be, mark);
+    check_done(c);
+}
+
+/* ---- memory ---- */
+
 static void rate(checker *c, const char *what, double bytes, double seconds, double copy) {
     printf("%-7s %-24s %6.2f GB/s (%.2f of memcpy)\n", c->level, what, bytes / seconds * 1e-9, bytes / seconds / copy);
 }
@@ -195,6 +273,10 @@ void bench_backend(checker *c) {
         attention(c, 12, 3072, 512, 128);
         attention(c, 4, 1024, 1024, 32);
         attention(c, 1, 1560, 1560, 384);
+    }
+    if (wanted(c, "block")) {
+        denoiser_block(c, 768);
+        denoiser_block(c, 3072);
     }
     if (wanted(c, "conv")) {
         conv(c, 1, 60, 104, 384, 384, 1);

@@ -27,9 +27,11 @@
 
 /* ---- functions of one vector ---- */
 
-/* e^x = 2^n e^r with |r| <= ln 2 / 2, e^r = 1 + r + r^2 p(r), p a minimax fit. Zero below -104, infinite above 88.73. */
+/* e^x = 2^n e^r with |r| <= ln 2 / 2, e^r = 1 + r + r^2 p(r), p a minimax fit. Infinite above 88.73; zero where
+ * the result would be subnormal, as products with such numbers take a hundred times as long. */
 INLINE vf exp_v(vf x) {
-    x = vf_min(vf_set(89), vf_max(vf_set(-104), x));
+    vf given = x;
+    x = vf_min(vf_set(89), vf_max(vf_set(-88), x));
     vf n = vf_round(x * vf_set(1.44269504f));
     vf r = vf_fma(n, vf_set(-0x1.62e4p-1f), x); /* ln 2 in two parts; the first one times n is exact */
     r = vf_fma(n, vf_set(-0x1.7f7d1cp-20f), r);
@@ -38,7 +40,7 @@ INLINE vf exp_v(vf x) {
     p = vf_fma(p, r, vf_set(0x1.55548ap-3f));
     p = vf_fma(p, r, vf_set(0x1.fffffcp-2f));
     p = vf_fma(p, r * r, r);
-    return vf_scale2(p + vf_set(1), n);
+    return vf_less(given, vf_set(-87.3f), vf_set(0), vf_scale2(p + vf_set(1), n));
 }
 
 /* x / (1 + e^-u): SiLU with u = x, the tanh form of GELU with u = twice the argument of its tanh. */
