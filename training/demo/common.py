@@ -7,9 +7,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+import torch._dynamo
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cudnn.benchmark = True
+torch._dynamo.config.recompile_limit = 64  # the VAE's one compiled function sees many shapes
 
 
 def autocast():

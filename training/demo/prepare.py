@@ -1,4 +1,4 @@
-"""Stages "captions" and "latents": the data set of the denoiser. Both draw the same scenes from one seed."""
+"""Stages "captions" and "latents": the data set of the denoiser. Both draw the same scenes: data = (clips, seed, pairs)."""
 import random
 from multiprocessing import Pool
 
@@ -11,11 +11,10 @@ from config import TOKENS
 from model.text import Tokenizer, train_tokenizer
 from world import grammar, motion, render
 
-SCENE_SEED = 2024
 
 
-def scenes_of(clips):
-    return motion.draw_scenes(clips, np.random.default_rng(SCENE_SEED))
+def scenes_of(clips, seed, pairs):
+    return motion.draw_scenes(clips, np.random.default_rng(seed), pairs)
 
 
 def make_tokenizer(run):
@@ -26,17 +25,18 @@ def make_tokenizer(run):
 
 
 def _caption_rows(job):
-    path, clips, start, stop, each = job
-    tokenizer, scenes, rng = Tokenizer(path), scenes_of(clips), random.Random(start)
+    path, data, start, stop, each = job
+    tokenizer, scenes, rng = Tokenizer(path), scenes_of(*data), random.Random(start)
     sentences = [grammar.describe(scenes, i, rng) for i in range(start, stop) for _ in range(each)]
     return tokenizer.ids(sentences, TOKENS).numpy().astype(np.int16).reshape(stop - start, each, TOKENS)
 
 
-def make_captions(run, clips, each, processes):
-    """captions.npy: int16 [clip, each, TOKENS], `each` different sentences for every clip."""
+def make_captions(run, data, each, processes):
+    """captions.npy: int16 [clip, each, TOKENS], `each` sentences for every clip of data = (clips, seed, pairs)."""
+    clips = data[0]
     if not run.path("spiece.model").exists():
         make_tokenizer(run)
-    jobs = [(str(run.path("spiece.model")), clips, a, min(a + 500, clips), each) for a in range(0, clips, 500)]
+    jobs = [(str(run.path("spiece.model")), data, a, min(a + 500, clips), each) for a in range(0, clips, 500)]
     with Pool(processes) as pool:
         rows = np.concatenate(pool.map(_caption_rows, jobs))
     np.save(run.path("captions.npy"), rows)
@@ -44,9 +44,10 @@ def make_captions(run, clips, each, processes):
 
 
 @torch.no_grad()
-def make_latents(run, settings, clips, chunk=256, part=32):
+def make_latents(run, settings, data, chunk=256, part=32):
     """latents.pt: float16 [clip, 16, t, h, w], normalised; also returned."""
-    vae, scenes, rows = train_vae.load(run, settings), scenes_of(clips), []
+    clips = data[0]
+    vae, scenes, rows = train_vae.load(run, settings), scenes_of(*data), []
     for start in range(0, clips, chunk):
         frames = render.render(motion.select(scenes, slice(start, start + chunk)))
         for piece in frames.split(part):

@@ -8,6 +8,7 @@ so that a schedule always ends. --scale tiny tries the whole chain on a CPU in a
 """
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,8 +50,9 @@ def judge_and_record(run, settings, model, count, images, name):
 
 def captions_apart(options):
     """Captions need the CPU alone: write them while the GPU trains the VAE."""
-    command = [sys.executable, __file__, "--run", str(options.run), "--only", "captions", "--clips", str(options.clips),
-               "--captions", str(options.captions), "--processes", str(options.processes)]
+    command = [sys.executable, __file__, "--run", str(options.run), "--only", "captions"]
+    for name in ("clips", "seed", "pairs", "captions", "processes"):
+        command += ["--" + name, str(getattr(options, name))]
     return subprocess.Popen(command)
 
 
@@ -62,8 +64,12 @@ def main():
     parser.add_argument("--only", help="run this stage alone")
     parser.add_argument("--vae-seconds", type=float, default=360)
     parser.add_argument("--denoiser-seconds", type=float, default=840)
+    parser.add_argument("--start", type=Path, help="go on from this model folder: its VAE and tokenizer stay, the rest learns on")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of the denoiser's learning rates")
     parser.add_argument("--until", type=float, help="interrupt the denoiser's training after this many seconds")
     parser.add_argument("--clips", type=int, default=65536)
+    parser.add_argument("--seed", type=int, default=2024, help="of the data set's scenes")
+    parser.add_argument("--pairs", type=float, default=0.4, help="share of scenes with two solids")
     parser.add_argument("--captions", type=int, default=32)
     parser.add_argument("--processes", type=int, default=12)
     parser.add_argument("--batch", type=int, default=256)
@@ -73,22 +79,31 @@ def main():
     options = parser.parse_args()
     run, settings = Run(options.run), tiny() if options.scale == "tiny" else Settings()
 
+    data = (options.clips, options.seed, options.pairs)
+
     def wants(stage, product):
         return options.only == stage or (options.only is None and not run.path(product).exists())
 
     if options.only == "captions":
-        return prepare.make_captions(run, options.clips, options.captions, options.processes)
+        return prepare.make_captions(run, data, options.captions, options.processes)
     if options.only == "kind" or (options.only is None and not kind.FILE.exists()):
         small = options.scale == "tiny"
         run.log(stage="kind", accuracy=kind.train(DEVICE, 6 if small else options.kind_clips, 60 if small else 1500))
+    start = None
+    if options.start:
+        text, denoiser, vae, _ = export.read(options.start, settings, DEVICE)
+        start = (text, denoiser)
+        train_vae.keep(run, vae)
+        shutil.copyfile(options.start / "tokenizer/spiece.model", run.path("spiece.model"))
     writer = captions_apart(options) if wants("captions", "captions.npy") else None
     if wants("vae", "vae_final.pt"):
         train_vae.train(run, settings, options.vae_seconds, **(TINY if options.scale == "tiny" else {}))
     if writer and writer.wait():
         raise SystemExit("captions failed")
-    latents = prepare.make_latents(run, settings, options.clips) if wants("latents", "latents.pt") else None
+    latents = prepare.make_latents(run, settings, data) if wants("latents", "latents.pt") else None
     if wants("denoiser", "denoiser_done"):
-        train_denoiser.train(run, settings, options.denoiser_seconds, latents, options.batch, compiled=DEVICE == "cuda", until=options.until)
+        train_denoiser.train(run, settings, options.denoiser_seconds, latents, options.batch, 2e-3 * options.rate, 1e-3 * options.rate,
+                             compiled=DEVICE == "cuda", until=options.until, start=start)
         if options.until is None:
             run.path("denoiser_done").touch()
     if options.only in (None, "export"):

@@ -54,11 +54,16 @@ def make_optimizers(generator, muon_rate, rate):
     return Optimizers(Muon(matrices, lr=muon_rate, weight_decay=0.02), adam)
 
 
-def train(run, settings, budget, latents=None, batch=256, muon_rate=2e-3, rate=1e-3, compiled=True, hold=0.55, until=None):
-    """`latents`: the data set, else read from latents.pt. `until`: stop, with a checkpoint, after this many seconds of the budget."""
+def train(run, settings, budget, latents=None, batch=256, muon_rate=2e-3, rate=1e-3, compiled=True, hold=0.55, until=None,
+          start=None):
+    """`latents`: the data set, else read from latents.pt. `until`: stop, with a checkpoint, after this many seconds of the budget.
+    `start`: (text encoder, denoiser) to go on from, instead of new ones."""
     torch.manual_seed(2)
     settings.text.vocab_size = len(Tokenizer(run.path("spiece.model")))
     generator = Generator(settings).to(DEVICE)
+    if start:
+        generator.text.load_state_dict(start[0].state_dict())
+        generator.denoiser.load_state_dict(start[1].state_dict())
     latents = run.load("latents.pt").to(DEVICE) if latents is None else latents
     captions = torch.from_numpy(np.load(run.path("captions.npy"))).to(DEVICE)
     average, optimizers = Average(generator, 0.999), make_optimizers(generator, muon_rate, rate)

@@ -152,7 +152,11 @@ def train(run, settings, budget, pool=2048, batch=32, full_batch=8, crop=64, ful
     noise = statistics(finished, unseen)
     mean, least = psnr(finished, min(unseen, 64))
     run.log(stage="vae", step=step, seconds=clock.spent, unseen_psnr=mean, least_psnr=least, noise=noise)
-    run.save("vae_final.pt", {"vae": finished.state_dict(), "mean": finished.mean, "std": finished.std, "psnr": mean, "steps": step})
+    keep(run, finished)
+
+
+def keep(run, vae):
+    run.save("vae_final.pt", {"vae": vae.state_dict(), "mean": vae.mean, "std": vae.std})
 
 
 def load(run, settings):

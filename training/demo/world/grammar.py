@@ -7,6 +7,8 @@ import random
 import re
 import zlib
 
+import numpy as np
+
 from .motion import BACKDROPS, COLOURS, FLOORS, KINDS, MOTIONS
 
 KIND_WORDS = {
@@ -136,7 +138,7 @@ def _sentence(floor, backdrop, solids, rng):
         else:
             body = _verb(motion, rolls, 2, False, rng) + ", " + _article(noun, rng)
     else:
-        (k0, c0, m0, r0), (k1, c1, m1, r1) = solids if rng.random() < 0.5 else solids[::-1]
+        (k0, c0, m0, r0), (k1, c1, m1, r1) = solids
         n0, n1 = _noun(k0, c0, rng), _noun(k1, c1, rng)
         if m0 == m1 and rng.random() < 0.75:
             both = _article(n0, rng) + " and " + _article(n1, rng)
@@ -176,10 +178,11 @@ def held_out(sentence):
 
 
 def describe(scenes, index, rng, evaluation=False):
-    """One sentence for scene `index`, from the training or the evaluation half; rng is a random.Random."""
+    """One sentence for scene `index`, from the training or the evaluation half; rng is a random.Random. Of two solids the left
+    one is named first: were the order free, a sampler would have to settle at once, out of nothing, which is where."""
     count = int(scenes["solids"][index])
     solids = [(KINDS[scenes["kind"][index, k]], COLOURS[scenes["colour"][index, k]], MOTIONS[scenes["motion"][index, k]],
-               bool(scenes["rolls"][index, k])) for k in range(count)]
+               bool(scenes["rolls"][index, k])) for k in np.argsort(scenes["lane"][index, :count])]
     floor, backdrop = FLOORS[scenes["floor"][index]], BACKDROPS[scenes["backdrop"][index]]
     while True:
         sentence = _sentence(floor, backdrop, solids, rng)
