@@ -49,6 +49,15 @@ int zoe_download(zoe_backend *be, void *host, const zoe_tensor *from) {
     return be->ops->download(be, host, from->data, (size_t)zoe_tensor_bytes(from));
 }
 
+int zoe_download_begin(zoe_backend *be, void *host, const zoe_tensor *from) {
+    if (!be->ops->download_begin) return zoe_download(be, host, from);
+    return be->ops->download_begin(be, host, from->data, (size_t)zoe_tensor_bytes(from));
+}
+
+int zoe_download_end(zoe_backend *be) {
+    return be->ops->download_end ? be->ops->download_end(be) : ZOE_OK;
+}
+
 int zoe_synchronize(zoe_backend *be) {
     return be->ops->synchronize(be);
 }

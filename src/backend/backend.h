@@ -106,6 +106,9 @@ typedef struct zoe_backend_ops {
     void (*free)(zoe_backend *be, void *ptr);
     int (*upload)(zoe_backend *be, void *to, const void *host, size_t bytes);
     int (*download)(zoe_backend *be, void *host, const void *from, size_t bytes);
+    /* The same in two halves, so that what was asked for meanwhile goes on; NULL where download() waits for nothing. */
+    int (*download_begin)(zoe_backend *be, void *host, const void *from, size_t bytes);
+    int (*download_end)(zoe_backend *be);
     int (*synchronize)(zoe_backend *be);
     void (*trim)(zoe_backend *be); /* gives memory behind the unused part of the arena back to the system */
     /* Puts memory behind the arena's first `bytes` bytes; NULL where the system does that when they are touched. */
@@ -150,6 +153,7 @@ struct zoe_backend {
     int64_t weight_bytes, weight_peak; /* loaded now, and at most so far */
     int64_t weight_loads;              /* bytes loaded in all, again and again where they stream */
     int64_t weight_least;              /* smallest weight_budget under which what was used so far runs */
+    int64_t device_bytes, device_peak; /* memory held on a device now, and at most so far */
     zoe_arena arena;
     zoe_work work;
 };
@@ -188,6 +192,9 @@ int zoe_backend_alloc(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank,
 void zoe_backend_free(zoe_backend *be, void *data);
 int zoe_upload(zoe_backend *be, const zoe_tensor *to, const void *host); /* dense, the tensor's bytes */
 int zoe_download(zoe_backend *be, void *host, const zoe_tensor *from);   /* dense, the tensor's bytes */
+/* The same in two halves: `from` may change and `host` is filled once zoe_download_end() returned. One at a time. */
+int zoe_download_begin(zoe_backend *be, void *host, const zoe_tensor *from);
+int zoe_download_end(zoe_backend *be);
 int zoe_synchronize(zoe_backend *be);
 
 /* ---- operations; y is always preallocated, shapes are checked ---- */

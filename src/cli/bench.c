@@ -22,12 +22,14 @@ static void print_report(const json_t *report) {
     json_t *gflops = json_object_get(report, "gflops");
     if (json_is_number(gflops)) {
         printf("  %-12s %.1f GFLOP/s\n", "rate", json_number_value(gflops));
-        printf("  %-12s %.1f GFLOP/s, float32 matrix products measured beside it\n", "ceiling",
+        printf("  %-12s %.1f GFLOP/s, matrix products measured beside it\n", "ceiling",
                json_number_value(json_object_get(report, "ceiling_gflops")));
         printf("  %-12s %.2f\n", "ratio", json_number_value(json_object_get(report, "ratio")));
     }
     printf("  %-12s %s at most\n", "memory",
            cli_bytes(memory, (double)json_integer_value(json_object_get(report, "peak_host_bytes"))));
+    double device = (double)json_integer_value(json_object_get(report, "peak_device_bytes"));
+    if (device > 0) printf("  %-12s %s at most\n", "on device", cli_bytes(memory, device));
 }
 
 static int run(const cli_args *args) {
@@ -122,7 +124,7 @@ const cli_command cli_bench = {
     .about =
         "Times one part of the engine on random data: denoise (one forward pass of the denoiser), decode (latents to "
         "frames), text (the text encoder), linear (one matrix product with bias) or attention. The ceiling is the rate "
-        "of float32 matrix products, measured in the same run.",
+        "of matrix products (float32 on the cpu), measured in the same run.",
     .example = "zoe bench linear --tokens 768 --inputs 1536 --outputs 8960 --dtype bf16",
     .own = own,
     .own_count = sizeof own / sizeof own[0],

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/plugin.h"
 #include "pipeline/measure.h"
 #include "pipeline/report.h"
 
@@ -60,6 +61,40 @@ static int describe_cpu(zoe_context *ctx, int measure, json_t *cpu) {
     return zoe_report_set(ctx, cpu, "measured", json_pack("{s:f, s:f}", "sgemm_gflops", gflops, "copy_gbytes", gbytes));
 }
 
+static int describe_cuda(zoe_context *ctx, const zoe_plugin_device *device, int number, json_t *out) {
+    char text[32];
+    snprintf(text, sizeof text, "cuda:%d", number);
+    ZOE_TRY(zoe_report_set(ctx, out, "name", json_string(text)));
+    ZOE_TRY(zoe_report_set(ctx, out, "model", json_string(device->name)));
+    ZOE_TRY(zoe_report_set(ctx, out, "cores", json_integer(device->processors)));
+    snprintf(text, sizeof text, "sm_%d", device->level);
+    ZOE_TRY(zoe_report_set(ctx, out, "levels", json_pack("[s]", text)));
+    ZOE_TRY(zoe_report_set(ctx, out, "memory_total", json_integer(device->memory_total)));
+    return zoe_report_set(ctx, out, "memory_available", json_integer(device->memory_free));
+}
+
+/* Devices behind a plug-in are listed where it is installed and finds any. */
+static int append_cuda(zoe_context *ctx, json_t *devices) {
+    const zoe_plugin *plugin;
+    zoe_plugin_device device;
+    int count = 0;
+    if (zoe_plugin_load(ctx, "cuda", &plugin) < 0 || plugin->count(ctx, &count) < 0) {
+        ctx->error[0] = 0;
+        return ZOE_OK;
+    }
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY(plugin->describe(ctx, i, &device));
+        json_t *row = json_object();
+        int status = describe_cuda(ctx, &device, i, row);
+        if (status < 0) {
+            json_decref(row);
+            return status;
+        }
+        ZOE_TRY(zoe_report_append(ctx, devices, row));
+    }
+    return ZOE_OK;
+}
+
 int zoe_devices(zoe_context *ctx, int measure, char **json) {
     json_t *report = json_object(), *devices = json_array(), *cpu = json_object();
     int status = describe_cpu(ctx, measure, cpu);
@@ -67,6 +102,7 @@ int zoe_devices(zoe_context *ctx, int measure, char **json) {
         status = zoe_report_append(ctx, devices, cpu);
     else
         json_decref(cpu);
+    if (status == ZOE_OK) status = append_cuda(ctx, devices);
     if (status == ZOE_OK)
         status = zoe_report_set(ctx, report, "devices", devices);
     else

@@ -1,96 +1,33 @@
 /*
- * Convolution over [frames, height, width, channels] as an implicit matrix product: rows are output pixels of one frame,
- * columns output channels, and the depth runs over the kernel's taps and the input channels. Padding, carried frames,
- * strides and upsampling are resolved while tiles are fetched; nothing is unfolded in memory.
- *
- * bf16 runs on mma.sync. Anything else, and channels that are no multiple of eight, on a plain kernel.
+ * Convolution over [frames, height, width, channels] as an implicit matrix product: bf16 on mma.sync (sm_80 and later; for
+ * Hopper see conv_hopper.cu), anything else, and input channels that are no multiple of eight, on a plain kernel.
  */
-#include "backend/cuda/device.cuh"
-#include "backend/cuda/mma.cuh"
-
-/* Input frame for output frame `frame` and kernel tap `tap` in time; NULL where it is zero. */
-template <typename T>
-__device__ __forceinline__ const T *input_frame(const zoe_cuda_convolution &p, int frame, int tap) {
-    int64_t plane = (int64_t)p.height * p.width * p.in;
-    int at = frame * p.stride[0] + tap - p.pad[0];
-    if (at < 0 || at >= p.before + p.frames) return NULL;
-    return at < p.before ? (const T *)p.history + at * plane : (const T *)p.x + (at - p.before) * plane;
-}
+#include "backend/cuda/conv.cuh"
 
 /* ---- mma.sync ---- */
 
-#define ROWS   128 /* output pixels of a block */
-#define DEPTH  32
-#define STAGES 4
-#define WARPS  4
-
-/* Where the fetching is: a tap of the kernel and a channel. */
-struct place {
-    int t, h, w, channel;
-};
-
-__device__ __forceinline__ void advance(const zoe_cuda_convolution &p, place &at) {
-    at.channel += DEPTH;
-    if (at.channel < p.in) return;
-    at.channel = 0;
-    if (++at.w < p.kernel[2]) return;
-    at.w = 0;
-    if (++at.h < p.kernel[1]) return;
-    at.h = 0;
-    at.t++;
-}
+#define ROWS    128 /* output pixels of a block */
+#define STAGES  4
+#define THREADS 128
 
 /* Rows of 32 channels, 64 bytes: 16-byte piece c of row r lies at piece c ^ (r / 2 % 4). */
 __device__ __forceinline__ uint32_t tile_at(uint32_t base, int row, int piece) {
     return base + (uint32_t)(row * 64 + ((piece ^ (row >> 1 & 3)) * 16));
 }
 
-template <int COLS> __global__ void __launch_bounds__(WARPS * 32) conv_mma_kernel(zoe_cuda_convolution p) {
+/* Four warps, each with 64 pixels by half of the columns. */
+template <int COLS> __global__ void __launch_bounds__(THREADS) conv_mma_kernel(zoe_cuda_convolution p) {
     extern __shared__ __align__(128) char shared[];
     constexpr int tiles = COLS / 16; /* of eight columns in a warp */
-    constexpr uint32_t a_size = ROWS * 64, b_size = COLS * 64, stage_size = a_size + b_size;
+    constexpr uint32_t a_size = ROWS * 64, stage_size = a_size + COLS * 64;
     uint32_t base = shared_address(shared);
-    int column0 = blockIdx.x * COLS, pixels = p.out_height * p.out_width, frame = blockIdx.z;
-    int row0 = blockIdx.y * ROWS, lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 % 2, warp_column = threadIdx.x / 64;
-    int piece = threadIdx.x % 4, fetch_row = threadIdx.x / 4; /* this thread's in every 32 rows */
-    int shift = p.upsample == 2, high = p.height << shift, wide = p.width << shift;
-
-    int line[ROWS / 32], column[ROWS / 32];
-#pragma unroll
-    for (int i = 0; i < ROWS / 32; i++) {
-        int pixel = row0 + fetch_row + 32 * i;
-        line[i] = pixel < pixels ? pixel / p.out_width * p.stride[1] - p.pad[1] : -(1 << 28);
-        column[i] = pixel % p.out_width * p.stride[2] - p.pad[2];
-    }
-    int64_t taps = (int64_t)p.kernel[0] * p.kernel[1] * p.kernel[2];
-    /* Frames of zeros at either end are left out. */
-    int first = 0, last = p.kernel[0];
-    while (first < last && !input_frame<bf16>(p, frame, first)) first++;
-    while (first < last && !input_frame<bf16>(p, frame, last - 1)) last--;
-    int steps = (last - first) * p.kernel[1] * p.kernel[2] * ((p.in + DEPTH - 1) / DEPTH);
-    place at = {first, 0, 0, 0};
-
+    int column0 = blockIdx.x * COLS, row0 = blockIdx.y * ROWS, frame = blockIdx.z;
+    int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 % 2, warp_column = threadIdx.x / 64;
+    conv_fetcher<ROWS, COLS, 4, THREADS> fetcher(p, frame, row0, column0);
+    int steps = fetcher.steps;
     auto fetch = [&](int stage) {
-        uint32_t a = base + stage * stage_size, b = a + a_size;
-        const bf16 *from = input_frame<bf16>(p, frame, at.t);
-        int channel = at.channel + piece * 8;
-        bool depth_there = channel < p.in;
-#pragma unroll
-        for (int i = 0; i < ROWS / 32; i++) {
-            int y = line[i] + at.h, x = column[i] + at.w;
-            bool there = depth_there && (unsigned)y < (unsigned)high && (unsigned)x < (unsigned)wide;
-            const bf16 *src = from + ((int64_t)(y >> shift) * p.width + (x >> shift)) * p.in + channel;
-            cp_async16(tile_at(a, fetch_row + 32 * i, piece), there ? src : from, there);
-        }
-        int64_t tap = ((int64_t)at.t * p.kernel[1] + at.h) * p.kernel[2] + at.w;
-#pragma unroll
-        for (int i = 0; i < (COLS + 31) / 32; i++) {
-            int n = fetch_row + 32 * i;
-            bool there = depth_there && column0 + n < p.out;
-            const bf16 *src = (const bf16 *)p.w + ((column0 + n) * taps + tap) * p.in + channel;
-            if (n < COLS) cp_async16(tile_at(b, n, piece), there ? src : (const bf16 *)p.w, there);
-        }
-        advance(p, at);
+        uint32_t a = base + stage * stage_size;
+        fetcher.fetch(p, frame, a, a + a_size, tile_at);
     };
 
     float sum[4][tiles][4];
@@ -113,7 +50,7 @@ template <int COLS> __global__ void __launch_bounds__(WARPS * 32) conv_mma_kerne
         cp_async_commit();
         uint32_t a_tile = base + s % STAGES * stage_size, b_tile = a_tile + a_size;
 #pragma unroll
-        for (int k = 0; k < DEPTH / 16; k++) {
+        for (int k = 0; k < 2; k++) {
             uint32_t a[4][4];
 #pragma unroll
             for (int i = 0; i < 4; i++)
@@ -132,8 +69,6 @@ template <int COLS> __global__ void __launch_bounds__(WARPS * 32) conv_mma_kerne
         }
     }
 
-    /* Through shared memory, so that whole pieces are written. */
-    constexpr int ld = COLS + 4;
     float *result = (float *)shared;
     cp_async_wait<0>();
     __syncthreads();
@@ -144,37 +79,10 @@ template <int COLS> __global__ void __launch_bounds__(WARPS * 32) conv_mma_kerne
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 int row = warp_row * 64 + i * 16 + lane / 4 + half * 8, n = warp_column * (COLS / 2) + j * 8 + lane % 4 * 2;
-                *(float2 *)(result + row * ld + n) = make_float2(sum[i][j][2 * half], sum[i][j][2 * half + 1]);
+                *(float2 *)(result + row * (COLS + 4) + n) = make_float2(sum[i][j][2 * half], sum[i][j][2 * half + 1]);
             }
     __syncthreads();
-    for (int index = threadIdx.x; index < ROWS * (COLS / 8); index += WARPS * 32) {
-        int row = index / (COLS / 8), n = index % (COLS / 8) * 8, pixel = row0 + row, channel = column0 + n;
-        if (pixel >= pixels || channel >= p.out) continue;
-        int64_t to = ((int64_t)frame * pixels + pixel) * p.out + channel;
-        float v[8];
-        load8(v, result + row * ld + n);
-        if (p.out % 8 == 0) {
-            float add[8];
-            if (p.bias) {
-#pragma unroll
-                for (int j = 0; j < 8; j++) v[j] += p.bias[channel + j];
-            }
-            if (p.residual) {
-                load8(add, (const bf16 *)p.residual + to);
-#pragma unroll
-                for (int j = 0; j < 8; j++) v[j] += add[j];
-            }
-            store8((bf16 *)p.y + to, v);
-            continue;
-        }
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            if (channel + j >= p.out) continue;
-            if (p.bias) v[j] += p.bias[channel + j];
-            if (p.residual) v[j] += to_float(((const bf16 *)p.residual)[to + j]);
-            from_float((bf16 *)p.y + to + j, v[j]);
-        }
-    }
+    conv_write<ROWS, COLS, THREADS>(p, result, frame, row0, column0);
 }
 
 template <int COLS> static cudaError_t launch_mma(const zoe_cuda_convolution *p, cudaStream_t stream) {
@@ -183,7 +91,7 @@ template <int COLS> static cudaError_t launch_mma(const zoe_cuda_convolution *p,
     if (error != cudaSuccess) return error;
     int64_t pixels = (int64_t)p->out_height * p->out_width;
     dim3 grid((unsigned)((p->out + COLS - 1) / COLS), (unsigned)((pixels + ROWS - 1) / ROWS), (unsigned)p->out_frames);
-    conv_mma_kernel<COLS><<<grid, WARPS * 32, bytes, stream>>>(*p);
+    conv_mma_kernel<COLS><<<grid, THREADS, bytes, stream>>>(*p);
     return cudaGetLastError();
 }
 
@@ -248,8 +156,8 @@ static bool fits_mma(const zoe_cuda_convolution *p) {
 }
 
 cudaError_t zoe_cuda_launch_conv(const zoe_cuda_convolution *p, int level, cudaStream_t stream) {
-    (void)level;
     if (fits_mma(p)) {
+        if (level == 90 && p->out > 32) return zoe_cuda_launch_conv_hopper(p, stream);
         if (p->out <= 32) return launch_mma<32>(p, stream);
         return p->out % 96 == 0 ? launch_mma<96>(p, stream) : launch_mma<128>(p, stream);
     }

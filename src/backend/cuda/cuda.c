@@ -58,6 +58,8 @@ static const zoe_backend_ops ops = {
     .free = zoe_cuda_free,
     .upload = zoe_cuda_upload,
     .download = zoe_cuda_download,
+    .download_begin = zoe_cuda_download_begin,
+    .download_end = zoe_cuda_download_end,
     .synchronize = cuda_synchronize,
     .trim = zoe_cuda_arena_trim,
     .grow = zoe_cuda_arena_grow,
@@ -94,7 +96,7 @@ static int open_device(zoe_cuda *cuda, const zoe_plugin_settings *settings) {
     ZOE_CUDA(be, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     ZOE_CUDA(be, cudaMalloc((void **)&cuda->flag, sizeof *cuda->flag));
     ZOE_CUDA(be, cudaMalloc(&cuda->blas_workspace, ZOE_CUDA_BLAS_WORKSPACE));
-    cuda->held = ZOE_CUDA_BLAS_WORKSPACE;
+    be->device_bytes = be->device_peak = ZOE_CUDA_BLAS_WORKSPACE;
     ZOE_TRY(zoe_cuda_blas_check(be, cublasLtCreate(&cuda->blas), "start"));
     return zoe_cuda_arena_open(cuda, total);
 }

@@ -31,6 +31,13 @@ typedef struct zoe_cuda_staging {
     cudaEvent_t sent[ZOE_CUDA_SLOTS];
 } zoe_cuda_staging;
 
+/* A download in two halves: on its way through page-locked memory. */
+typedef struct zoe_cuda_fetch {
+    void *bounce, *host;
+    size_t size, bytes; /* of the bounce buffer; on their way */
+    cudaEvent_t there;
+} zoe_cuda_fetch;
+
 typedef struct zoe_cuda {
     zoe_backend base;
     int device, level, processors;
@@ -42,7 +49,8 @@ typedef struct zoe_cuda {
     zoe_cuda_sdpa *sdpa;
     zoe_cuda_pool pool;
     zoe_cuda_staging staging;
-    size_t budget, held; /* device memory: allowed and taken, the arena's included */
+    zoe_cuda_fetch fetch;
+    size_t budget;       /* bytes of device memory allowed */
     size_t granularity;  /* of the arena's growth */
     zoe_cuda_physical *pieces; /* of the arena, each `granularity` bytes, from its base on */
     size_t piece_count, piece_capacity;
@@ -67,6 +75,8 @@ void zoe_cuda_free(zoe_backend *be, void *ptr);
 void zoe_cuda_pool_close(zoe_cuda *cuda);
 int zoe_cuda_upload(zoe_backend *be, void *to, const void *host, size_t bytes);
 int zoe_cuda_download(zoe_backend *be, void *host, const void *from, size_t bytes);
+int zoe_cuda_download_begin(zoe_backend *be, void *host, const void *from, size_t bytes);
+int zoe_cuda_download_end(zoe_backend *be);
 void zoe_cuda_staging_close(zoe_cuda *cuda);
 int zoe_cuda_arena_open(zoe_cuda *cuda, size_t total);
 void zoe_cuda_arena_close(zoe_cuda *cuda);

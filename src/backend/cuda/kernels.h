@@ -121,6 +121,8 @@ typedef struct zoe_cuda_convolution {
     int upsample;
 } zoe_cuda_convolution;
 cudaError_t zoe_cuda_launch_conv(const zoe_cuda_convolution *p, int level, cudaStream_t stream);
+/* On wgmma: bf16 with input channels in multiples of eight, on compute capability 9.0 only. */
+cudaError_t zoe_cuda_launch_conv_hopper(const zoe_cuda_convolution *p, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

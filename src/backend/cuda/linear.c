@@ -36,12 +36,16 @@ static int epilogue_bias(zoe_cuda *cuda, const zoe_tensor *y, const zoe_linear *
     return ZOE_OK;
 }
 
-/* All in one type: the product takes bias, tanh GELU and an ungated residual along; the rest follows. */
+/*
+ * All in one type: the product takes bias, tanh GELU and an ungated residual along; the rest follows. cuBLASLt's GELU is
+ * good to five digits, which is enough for bf16 alone.
+ */
 static int product(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p,
                    int64_t rows) {
     zoe_backend *be = &cuda->base;
     bool whole = !p->gate && !(p->residual && p->act != ZOE_ACT_NONE) &&
-                 (p->act == ZOE_ACT_NONE || (p->act == ZOE_ACT_GELU_TANH && !p->residual)) &&
+                 (p->act == ZOE_ACT_NONE ||
+                  (p->act == ZOE_ACT_GELU_TANH && y->dtype == ZOE_BF16 && !p->residual)) &&
                  (!p->residual || p->residual->dtype == y->dtype);
     const void *bias = NULL;
     zoe_tensor sum = *y;

@@ -23,10 +23,21 @@ struct zoe_cuda_slab {
 static int over_budget(zoe_cuda *cuda, size_t bytes, const char *what) {
     char wanted[32], held[32], budget[32];
     zoe_bytes_text(wanted, sizeof wanted, (int64_t)bytes);
-    zoe_bytes_text(held, sizeof held, (int64_t)cuda->held);
+    zoe_bytes_text(held, sizeof held, cuda->base.device_bytes);
     zoe_bytes_text(budget, sizeof budget, (int64_t)cuda->budget);
     return zoe_fail(cuda->base.ctx, ZOE_ERR_NOMEM, "device %d: %s more for %s do not fit: %s of %s are in use", cuda->device,
                     wanted, what, held, budget);
+}
+
+static void hold(zoe_cuda *cuda, int64_t bytes) {
+    zoe_backend *be = &cuda->base;
+    be->device_bytes += bytes;
+    if (be->device_bytes > be->device_peak) be->device_peak = be->device_bytes;
+}
+
+static bool within_budget(const zoe_cuda *cuda, size_t more) {
+    size_t held = (size_t)cuda->base.device_bytes;
+    return more <= cuda->budget && held <= cuda->budget - more;
 }
 
 /* ---- the pool ---- */
@@ -41,11 +52,11 @@ static int new_slab(zoe_cuda *cuda, size_t size, zoe_cuda_slab **out) {
         pool->slabs = slabs;
         pool->capacity = capacity;
     }
-    if (size > cuda->budget || cuda->held > cuda->budget - size) return over_budget(cuda, size, "weights");
+    if (!within_budget(cuda, size)) return over_budget(cuda, size, "weights");
     void *base;
     ZOE_CUDA(be, cudaSetDevice(cuda->device));
     ZOE_CUDA(be, cudaMalloc(&base, size));
-    cuda->held += size;
+    hold(cuda, (int64_t)size);
     *out = &pool->slabs[pool->count++];
     **out = (zoe_cuda_slab){.base = base, .size = size};
     return ZOE_OK;
@@ -77,7 +88,7 @@ void zoe_cuda_free(zoe_backend *be, void *ptr) {
         if (--slab->tensors > 0) return;
         cudaSetDevice(cuda->device);
         cudaFree(slab->base);
-        cuda->held -= slab->size;
+        hold(cuda, -(int64_t)slab->size);
         *slab = pool->slabs[--pool->count];
         return;
     }
@@ -142,7 +153,7 @@ static int add_piece(zoe_cuda *cuda) {
         return status;
     }
     cuda->pieces[cuda->piece_count++] = handle;
-    cuda->held += cuda->granularity;
+    hold(cuda, (int64_t)cuda->granularity);
     be->arena.backed += cuda->granularity;
     return ZOE_OK;
 }
@@ -151,7 +162,7 @@ int zoe_cuda_arena_grow(zoe_backend *be, size_t bytes) {
     zoe_cuda *cuda = zoe_cuda_of(be);
     size_t more = bytes > be->arena.backed ? bytes - be->arena.backed : 0;
     more = (more + cuda->granularity - 1) / cuda->granularity * cuda->granularity;
-    if (more > cuda->budget || cuda->held > cuda->budget - more) return over_budget(cuda, more, "activations");
+    if (!within_budget(cuda, more)) return over_budget(cuda, more, "activations");
     ZOE_CUDA(be, cudaSetDevice(cuda->device));
     while (be->arena.backed < bytes) ZOE_TRY(add_piece(cuda));
     return ZOE_OK;
@@ -161,7 +172,7 @@ static void remove_piece(zoe_cuda *cuda) {
     size_t last = --cuda->piece_count;
     cuMemUnmap((CUdeviceptr)(uintptr_t)cuda->base.arena.base + last * cuda->granularity, cuda->granularity);
     cuMemRelease(cuda->pieces[last]);
-    cuda->held -= cuda->granularity;
+    hold(cuda, -(int64_t)cuda->granularity);
     cuda->base.arena.backed -= cuda->granularity;
 }
 
@@ -194,6 +205,8 @@ void zoe_cuda_staging_close(zoe_cuda *cuda) {
     for (int i = 0; i < ZOE_CUDA_SLOTS; i++)
         if (cuda->staging.sent[i]) cudaEventDestroy(cuda->staging.sent[i]);
     if (cuda->staging.memory) cudaFreeHost(cuda->staging.memory);
+    if (cuda->fetch.there) cudaEventDestroy(cuda->fetch.there);
+    if (cuda->fetch.bounce) cudaFreeHost(cuda->fetch.bounce);
 }
 
 /* Closes the slot in use and waits until what the next one held has left. */
@@ -239,4 +252,37 @@ int zoe_cuda_download(zoe_backend *be, void *host, const void *from, size_t byte
     ZOE_CUDA(be, cudaSetDevice(cuda->device));
     ZOE_CUDA(be, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, cuda->stream));
     return zoe_cuda_check(be, cudaStreamSynchronize(cuda->stream), "download");
+}
+
+static int open_fetch(zoe_cuda *cuda, size_t bytes) {
+    zoe_backend *be = &cuda->base;
+    zoe_cuda_fetch *f = &cuda->fetch;
+    if (!f->there) ZOE_CUDA(be, cudaEventCreateWithFlags(&f->there, cudaEventDisableTiming));
+    if (f->size >= bytes) return ZOE_OK;
+    if (f->bounce) cudaFreeHost(f->bounce);
+    f->bounce = NULL;
+    f->size = 0;
+    ZOE_CUDA(be, cudaHostAlloc(&f->bounce, bytes, cudaHostAllocDefault));
+    f->size = bytes;
+    return ZOE_OK;
+}
+
+int zoe_cuda_download_begin(zoe_backend *be, void *host, const void *from, size_t bytes) {
+    zoe_cuda *cuda = zoe_cuda_of(be);
+    zoe_cuda_fetch *f = &cuda->fetch;
+    ZOE_CUDA(be, cudaSetDevice(cuda->device));
+    ZOE_TRY(open_fetch(cuda, bytes));
+    f->host = host;
+    f->bytes = bytes;
+    ZOE_CUDA(be, cudaMemcpyAsync(f->bounce, from, bytes, cudaMemcpyDeviceToHost, cuda->stream));
+    return zoe_cuda_check(be, cudaEventRecord(f->there, cuda->stream), "download");
+}
+
+int zoe_cuda_download_end(zoe_backend *be) {
+    zoe_cuda_fetch *f = &zoe_cuda_of(be)->fetch;
+    if (!f->bytes) return ZOE_OK;
+    ZOE_CUDA(be, cudaEventSynchronize(f->there));
+    copy_on_threads(f->host, f->bounce, f->bytes);
+    f->bytes = 0;
+    return ZOE_OK;
 }

@@ -233,7 +233,8 @@ static int check_conv(zoe_backend *be, const zoe_tensor *y, const zoe_tensor *x,
             return zoe_fail(be->ctx, ZOE_ERR_INTERNAL, "conv: all of F32 or all of BF16 are needed, found %s and %s",
                             zoe_dtype_name(y->dtype), same[i] ? zoe_dtype_name(same[i]->dtype) : "nothing");
     int64_t blocks = (y->shape[1] * y->shape[2] + 63) / 64;
-    if (blocks > 65535 || y->shape[0] > 65535 || zoe_tensor_count(w) > INT32_MAX)
+    if (blocks > 65535 || y->shape[0] > 65535 || zoe_tensor_count(w) > INT32_MAX ||
+        x->shape[1] * x->shape[2] * x->shape[3] > INT32_MAX)
         return zoe_fail(be->ctx, ZOE_ERR_UNSUPPORTED, "conv: %lld frames of %lldx%lld are too large",
                         (long long)y->shape[0], (long long)y->shape[2], (long long)y->shape[1]);
     return ZOE_OK;

@@ -5,7 +5,8 @@
 #include "models/wan/names.h"
 
 /* Rows of the MLP's hidden layer computed at a time: enough to fill the machine, few enough to stay small. */
-#define FFN_ROWS 4096
+#define FFN_ROWS        4096
+#define FFN_ROWS_DEVICE 16384
 
 typedef struct attention {
     zoe_lin q, k, v, o;
@@ -387,8 +388,9 @@ static int cross_attention(zoe_wan_denoiser *d, int layer, const zoe_wan_context
 /* x [tokens, width] += gate * down(gelu(up(norm(x)))), some rows at a time */
 static int feed_forward(zoe_wan_denoiser *d, const block *b, const zoe_tensor *rows, const modulation *m, zoe_tensor *x) {
     zoe_backend *be = d->be;
-    int64_t tokens = x->shape[0], most = tokens < FFN_ROWS ? tokens : FFN_ROWS;
+    int64_t tokens = x->shape[0], most = be->ops->host_memory ? FFN_ROWS : FFN_ROWS_DEVICE;
     zoe_tensor n, hidden, gate = chunk(rows, 5);
+    if (most > tokens) most = tokens;
     ZOE_TRY(ZOE_NEW(be, &n, be->dtype, most, d->width));
     ZOE_TRY(ZOE_NEW(be, &hidden, be->dtype, most, d->config.ffn));
     for (int64_t start = 0; start < tokens; start += most) {

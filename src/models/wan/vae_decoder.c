@@ -8,6 +8,8 @@ typedef struct decoding {
     zoe_wan_vae *vae;
     bool first;   /* the frame in flight stems from latent frame 0 */
     float *frame; /* [height, width, 3] on the host */
+    int64_t values;
+    bool pending; /* a frame is on its way into it */
     zoe_wan_frame_sink sink;
     void *user;
 } decoding;
@@ -26,7 +28,21 @@ static int begin(zoe_wan_vae *vae, int64_t height, int64_t width) {
     return zoe_wan_begin_conv(be, &coder->conv_out, height, width);
 }
 
-/* Pixels out of their packing, to the host and on. */
+/* Waits for the frame that is on its way to the host and passes it on. */
+static int pass_frame(decoding *d) {
+    zoe_backend *be = d->vae->be;
+    if (!d->pending) return ZOE_OK;
+    d->pending = false;
+    ZOE_TRY(zoe_download_end(be));
+    for (int64_t i = 0; i < d->values; i++) {
+        if (!isfinite(d->frame[i]))
+            return zoe_fail(be->ctx, ZOE_ERR_NUMERIC, "the VAE decoded a pixel that is not a number");
+        d->frame[i] = fminf(fmaxf(d->frame[i], -1), 1);
+    }
+    return d->sink(d->user, d->frame);
+}
+
+/* Pixels out of their packing and on their way to the host; the frame before goes on while these are computed. */
 static int emit(decoding *d, const zoe_tensor *x) {
     zoe_backend *be = d->vae->be;
     int64_t patch = d->vae->config.patch, height = x->shape[1], width = x->shape[2];
@@ -36,14 +52,10 @@ static int emit(decoding *d, const zoe_tensor *x) {
     zoe_tensor packed = ZOE_VIEW(x, height, width, 3, patch, patch);
     zoe_tensor from = zoe_view_permute(&packed, (const int[]){0, 4, 1, 3, 2});
     ZOE_TRY(zoe_op_copy(be, &pixels, &from));
-    ZOE_TRY(zoe_download(be, d->frame, &pixels));
-    int64_t count = zoe_tensor_count(&pixels);
-    for (int64_t i = 0; i < count; i++) {
-        if (!isfinite(d->frame[i]))
-            return zoe_fail(be->ctx, ZOE_ERR_NUMERIC, "the VAE decoded a pixel that is not a number");
-        d->frame[i] = fminf(fmaxf(d->frame[i], -1), 1);
-    }
-    return d->sink(d->user, d->frame);
+    ZOE_TRY(pass_frame(d));
+    d->pending = true;
+    d->values = zoe_tensor_count(&pixels);
+    return zoe_download_begin(be, d->frame, &pixels);
 }
 
 /*
@@ -178,7 +190,7 @@ static int run_clip(decoding *d, const zoe_tensor *latents) {
     ZOE_TRY(status);
     ZOE_TRY(begin(vae, latents->shape[2], latents->shape[3]));
     for (int64_t i = 0; i < latents->shape[1]; i++) ZOE_TRY(run_frame(d, latents, i, &mean, &std));
-    return ZOE_OK;
+    return pass_frame(d);
 }
 
 int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, zoe_wan_frame_sink sink, void *user) {
