@@ -144,11 +144,11 @@ void check_activate(checker *c) {
             size[j] = fabs(x->values[j]) * (times ? fabs(times->values[j]) : 1);
         }
         check_status(c, zoe_op_activate(c->be, &y->on, &x->on, times ? &times->on : NULL, act), "activate");
-        check_result(c, y, expected, size, 4e-7, "random");
+        check_result(c, y, expected, size, 2.5e-7, "random");
         free(expected), free(size);
         check_done(c);
     }
-    for (int act = 0; act < 4; act++) sweep(c, (zoe_act)act, 4e-7);
+    for (int act = 0; act < 4; act++) sweep(c, (zoe_act)act, 2e-7);
 }
 
 void check_scale_shift(checker *c) {
