@@ -33,7 +33,8 @@ static void print_weights_line(const json_t *weights) {
 }
 
 static void print_model(const json_t *report) {
-    printf("%s: %s\n", text_of(report, "path"), text_of(report, "pipeline"));
+    const char *pipeline = text_of(report, "pipeline");
+    printf("%s: %s\n", text_of(report, "path"), *pipeline ? pipeline : "a model without model_index.json");
     if (json_object_get(report, "family"))
         printf("family: %s (%s)\nsizes: %s\n", text_of(report, "family"), text_of(report, "variant"),
                text_of(report, "sizes"));
@@ -41,7 +42,8 @@ static void print_model(const json_t *report) {
     const json_t *parts = json_object_get(report, "parts");
     for (size_t i = 0; i < json_array_size(parts); i++) {
         const json_t *part = json_array_get(parts, i), *files = json_object_get(part, "files");
-        printf("\n%s: %s\n", text_of(part, "name"), text_of(part, "class"));
+        const char *class_name = text_of(part, "class");
+        printf("\n%s%s%s\n", text_of(part, "name"), *class_name ? ": " : "", class_name);
         if (json_object_get(part, "tensor_count")) {
             fputs("  ", stdout);
             print_weights_line(part);

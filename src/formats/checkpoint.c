@@ -345,6 +345,19 @@ const char *zoe_checkpoint_metadata(const zoe_checkpoint *ckpt, const char *key)
     return NULL;
 }
 
+bool zoe_checkpoint_metadata_at(const zoe_checkpoint *ckpt, size_t index, const char **key, const char **value) {
+    for (int i = 0; i < ckpt->file_count; i++) {
+        json_t *metadata = ckpt->files[i].metadata;
+        for (void *at = json_object_iter(metadata); at; at = json_object_iter_next(metadata, at))
+            if (index-- == 0) {
+                *key = json_object_iter_key(at);
+                *value = json_string_value(json_object_iter_value(at));
+                return true;
+            }
+    }
+    return false;
+}
+
 /* ---- paging ---- */
 
 void zoe_checkpoint_prefetch(const zoe_checkpoint *ckpt, const zoe_entry *entry) {

@@ -39,6 +39,8 @@ int zoe_checkpoint_files(const zoe_checkpoint *ckpt);
 
 /* A "__metadata__" value of the first file that has the key, or NULL. */
 const char *zoe_checkpoint_metadata(const zoe_checkpoint *ckpt, const char *key);
+/* All of them: number `index` of all files' values together; false past the last. */
+bool zoe_checkpoint_metadata_at(const zoe_checkpoint *ckpt, size_t index, const char **key, const char **value);
 
 /* Tells the kernel that the pages of an entry will be wanted soon, or no longer. */
 void zoe_checkpoint_prefetch(const zoe_checkpoint *ckpt, const zoe_entry *entry);

@@ -1,6 +1,8 @@
 /* zoe_inspect(): what a model folder, weight file or video holds. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -81,13 +83,22 @@ static int list_tensors(zoe_context *ctx, const zoe_checkpoint *ckpt, json_t *te
     return ZOE_OK;
 }
 
+static int list_metadata(zoe_context *ctx, const zoe_checkpoint *ckpt, json_t *metadata) {
+    const char *key, *value;
+    for (size_t i = 0; zoe_checkpoint_metadata_at(ckpt, i, &key, &value); i++)
+        ZOE_TRY(zoe_report_set(ctx, metadata, key, json_string(value)));
+    return ZOE_OK;
+}
+
 static int inspect_weights(zoe_context *ctx, const char *path, json_t *report) {
     zoe_checkpoint *ckpt = NULL;
-    json_t *tensors = json_array();
+    json_t *tensors = json_array(), *metadata = json_object();
     ZOE_TRY(zoe_report_set(ctx, report, "kind", json_string("weights")));
+    ZOE_TRY(zoe_report_set(ctx, report, "metadata", metadata));
     ZOE_TRY(zoe_report_set(ctx, report, "tensors", tensors));
     ZOE_TRY(zoe_checkpoint_open(ctx, path, &ckpt));
     int status = summarise(ctx, ckpt, report);
+    if (status == ZOE_OK) status = list_metadata(ctx, ckpt, metadata);
     if (status == ZOE_OK) status = list_tensors(ctx, ckpt, tensors);
     zoe_checkpoint_close(ckpt);
     return status;
@@ -126,17 +137,43 @@ static int inspect_part(zoe_context *ctx, const char *dir, const char *name, con
     return status;
 }
 
-static int inspect_parts(zoe_context *ctx, const char *dir, const zoe_config *index, json_t *report) {
+static int inspect_index(zoe_context *ctx, const char *dir, const zoe_config *index, json_t *report, json_t *parts) {
     const char *pipeline = NULL, *name;
+    json_t *row;
     ZOE_TRY(zoe_config_text(index, "_class_name", &pipeline));
-    ZOE_TRY(zoe_report_set(ctx, report, "kind", json_string("model")));
-    ZOE_TRY(zoe_report_set(ctx, report, "pipeline", pipeline ? json_string(pipeline) : json_null()));
-    json_t *parts = json_array(), *row;
-    ZOE_TRY(zoe_report_set(ctx, report, "parts", parts));
+    if (pipeline) ZOE_TRY(zoe_report_set(ctx, report, "pipeline", json_string(pipeline)));
     json_object_foreach(index->root, name, row) {
         if (json_is_array(row) && json_array_size(row) == 2) ZOE_TRY(inspect_part(ctx, dir, name, row, parts));
     }
     return ZOE_OK;
+}
+
+/* A folder without an index: its own checkpoint, and every archive in it. */
+static int inspect_file(zoe_context *ctx, const char *dir, const char *name, json_t *parts) {
+    json_t *part = json_object();
+    ZOE_TRY(zoe_report_append(ctx, parts, part));
+    ZOE_TRY(zoe_report_set(ctx, part, "name", zoe_report_path(name)));
+    char *path = zoe_format(ctx, "%s/%s", dir, name);
+    if (!path) return zoe_out_of_memory(ctx, strlen(dir), "path");
+    int status = inspect_network(ctx, path, part);
+    zoe_free(ctx, path);
+    return status;
+}
+
+static int inspect_files(zoe_context *ctx, const char *dir, json_t *parts) {
+    struct dirent **entries = NULL;
+    int count = scandir(dir, &entries, NULL, alphasort);
+    if (count < 0) return zoe_fail(ctx, ZOE_ERR_IO, "%s: %s", dir, strerror(errno));
+    int status = ZOE_OK;
+    for (int i = 0; i < count; i++) {
+        const char *name = entries[i]->d_name;
+        bool checkpoint = ends_in(name, ".pth") || ends_in(name, ".index.json") || strcmp(name, "model.safetensors") == 0 ||
+                          strcmp(name, "diffusion_pytorch_model.safetensors") == 0;
+        if (checkpoint && status == ZOE_OK) status = inspect_file(ctx, dir, name, parts);
+        free(entries[i]);
+    }
+    free(entries);
+    return status;
 }
 
 /* What the family says of the folder, or why it would not open: missing tensors and wrong shapes are listed there. */
@@ -161,11 +198,22 @@ static int inspect_family(zoe_context *ctx, const zoe_folder *folder, json_t *re
     return status;
 }
 
-static int inspect_model(zoe_context *ctx, const char *dir, json_t *report) {
+static int inspect_model(zoe_context *ctx, const zoe_folder *folder, json_t *report) {
+    json_t *parts = json_array();
+    ZOE_TRY(zoe_report_set(ctx, report, "kind", json_string("model")));
+    ZOE_TRY(zoe_report_set(ctx, report, "parts", parts));
+    ZOE_TRY(folder->index.root ? inspect_index(ctx, folder->path, &folder->index, report, parts)
+                               : inspect_files(ctx, folder->path, parts));
+    return inspect_family(ctx, folder, report);
+}
+
+/* A folder is a model if it has an index, or if a family knows its files; else it may hold weights. */
+static int inspect_folder(zoe_context *ctx, const char *path, json_t *report) {
     zoe_folder folder;
-    int status = zoe_folder_open(ctx, dir, &folder);
-    if (status == ZOE_OK) status = inspect_parts(ctx, dir, &folder.index, report);
-    if (status == ZOE_OK) status = inspect_family(ctx, &folder, report);
+    const zoe_family *family;
+    ZOE_TRY(zoe_folder_open(ctx, path, &folder));
+    int status = folder.index.root || zoe_family_find(&folder, &family) == ZOE_OK ? inspect_model(ctx, &folder, report)
+                                                                                  : inspect_weights(ctx, path, report);
     zoe_folder_close(&folder);
     return status;
 }
@@ -203,22 +251,22 @@ static int inspect_video(zoe_context *ctx, const char *path, json_t *report) {
 }
 #endif
 
-static int inspect(zoe_context *ctx, const char *path, const char *index_path, json_t *report) {
+static bool is_checkpoint(const char *path) {
+    static const char *const endings[] = {".safetensors", ".json", ".pth", ".pt", ".bin"};
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++)
+        if (ends_in(path, endings[i])) return true;
+    return false;
+}
+
+static int inspect(zoe_context *ctx, const char *path, json_t *report) {
     struct stat info;
     if (stat(path, &info) != 0) return zoe_fail(ctx, ZOE_ERR_IO, "%s: %s", path, strerror(errno));
     ZOE_TRY(zoe_report_set(ctx, report, "path", zoe_report_path(path)));
-    if (is_file(index_path)) return inspect_model(ctx, path, report);
-    if (is_folder(path) || ends_in(path, ".safetensors") || ends_in(path, ".json"))
-        return inspect_weights(ctx, path, report);
-    return inspect_video(ctx, path, report);
+    if (S_ISDIR(info.st_mode)) return inspect_folder(ctx, path, report);
+    return is_checkpoint(path) ? inspect_weights(ctx, path, report) : inspect_video(ctx, path, report);
 }
 
 int zoe_inspect(zoe_context *ctx, const char *path, char **json) {
-    *json = NULL;
-    char *index_path = zoe_format(ctx, "%s/model_index.json", path);
-    if (!index_path) return zoe_out_of_memory(ctx, strlen(path), "path");
     json_t *report = json_object();
-    int status = inspect(ctx, path, index_path, report);
-    zoe_free(ctx, index_path);
-    return zoe_report_finish(ctx, status, report, json);
+    return zoe_report_finish(ctx, inspect(ctx, path, report), report, json);
 }

@@ -101,7 +101,7 @@ before=$(find . | sort)
 
 damaged() {
     rm -rf model
-    cp -r "$case_dir/model" model
+    cp -rL "$case_dir/model" model
     chmod -R u+w model
 }
 broken=(generate --model model --size 48x32 --frames 5 --steps 1 --prompt a -o x.mp4)

@@ -16,8 +16,18 @@ run inspect "$file"
 [ "$status" = 0 ] && [ "$(grep -c '^F32 ' out)" = 69 ] || fail "tensors of a file: $(wc -l <out) lines"
 grep -qE '^F32 +patch_embedding.weight +\[' out || fail "no line for patch_embedding.weight"
 
+grep -q '^  format = pt$' out || fail "no metadata of a file"
+
+layout=$source_dir/tests/data/layouts/wan_t2v_euler
+run inspect "$layout"
+for line in 'a model without model_index.json' '^family: Wan' '^Wan2.1_VAE.pth' 'F16 194'; do
+    grep -qE "$line" out || fail "the report on Wan-AI's own layout lacks $line"
+done
+run inspect "$layout/Wan2.1_VAE.pth"
+grep -qE '^F16 +decoder.conv1.weight +\[' out || fail "tensors of an archive: $(head -n 3 out)"
+
 # What is missing is told, not fatal.
-cp -r "$case_dir/model" model
+cp -rL "$case_dir/model" model
 chmod -R u+w model
 rm -r model/vae model/text_encoder/model.safetensors
 run inspect model
@@ -25,7 +35,7 @@ run inspect model
 grep -A 1 '^vae' out | grep -q 'error: .*missing' || fail "the missing folder is not told"
 grep -A 1 '^text_encoder' out | grep -q 'error: .*model.safetensors' || fail "the missing file is not told: $(cat out)"
 rm -r model
-cp -r "$case_dir/model" model
+cp -rL "$case_dir/model" model
 chmod -R u+w model
 sed -i 's/"num_layers": [0-9]*/"num_layers": 3/' model/transformer/config.json
 run inspect model
