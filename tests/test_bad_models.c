@@ -336,10 +336,25 @@ static void parts_of_other_models(void **state) {
     replace_part("image_encoder", "wan_flf2v_tall");
     open_fails(ZOE_ERR_FORMAT, (texts){{"image encoder's width is 80", "expects 32"}});
 
+    start_from("wan_t2v_experts");
+    set_key("transformer_2/config.json", "eps", "1e-5");
+    open_fails(ZOE_ERR_FORMAT, (texts){{"two experts differ"}});
+
     /* The tokenizer knows more pieces than the text encoder has rows for. */
     start_from("wan_t2v_still");
     set_key("text_encoder/config.json", "vocab_size", "699");
     open_fails(ZOE_ERR_FORMAT, (texts){{"shared.weight", "[700, 32]", "[699, 32]"}});
+}
+
+/* Files of both layouts in one folder: the video is made of those that the index names, and a warning says so. */
+static void mixed_layouts(void **state) {
+    (void)state;
+    session s;
+    start_from("wan_t2v_still");
+    copy_folder(TEST_DATA "/layouts/wan_t2v_experts/high_noise_model", at("high_noise_model"));
+    begin(&s);
+    assert_non_null(strstr(s.memory.log, "mixes the diffusers layout"));
+    end(&s);
 }
 
 /* ---- configurations ---- */
@@ -600,6 +615,7 @@ int main(void) {
         cmocka_unit_test(broken_files),
         cmocka_unit_test(wrong_tensors),
         cmocka_unit_test(parts_of_other_models),
+        cmocka_unit_test(mixed_layouts),
         cmocka_unit_test(wrong_settings),
         cmocka_unit_test(wrong_boundary),
         cmocka_unit_test(original_layout),

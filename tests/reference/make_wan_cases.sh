@@ -24,8 +24,9 @@ make wan_t2v_shards --variant t2v --size 64x48 --frames 13 --heads 3 --head-dim 
 # Euler steps, weights in f16, an autoencoder with the published number of residual blocks, a tall video.
 make wan_t2v_euler --variant t2v --size 32x80 --frames 5 --heads 2 --head-dim 16 --layers 2 --ffn 36 --dtype f16 \
     $published --scheduler euler --flow-shift 2.5 --steps 6 --guidance 4 --seed 22
-# One frame, no guidance.
-make wan_t2v_still --variant t2v --size 48x48 --frames 1 --steps 2 --guidance 1 --dtype bf16 --seed 23
+# One frame, no guidance, a prompt of more tokens than are read.
+long=$(for i in $(seq 80); do printf 'Ball %d rolls across the wooden table. ' "$i"; done)
+make wan_t2v_still --variant t2v --size 48x48 --frames 1 --steps 2 --guidance 1 --dtype bf16 --seed 23 --prompt "$long"
 # Two experts with a scale each.
 make wan_t2v_experts --variant t2v-a14b --size 48x32 --frames 5 --dtype bf16 $published --guidance 4 --guidance-2 2.5 --flow-shift 8 \
     --steps 5 --seed 24

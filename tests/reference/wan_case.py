@@ -267,7 +267,7 @@ def make(a):
     shape = (1, channels, (a.frames - 1) // 4 + 1, a.size[1] // space, a.size[0] // space)
     found = compute(case, call, torch.randn(shape, generator=torch.Generator().manual_seed(a.seed)))
     safetensors.torch.save_file(found, case / "golden.safetensors")
-    call["made_with"] = " ".join(a.arguments)
+    call["made_with"] = " ".join(a.arguments).replace(a.prompt, "...")
     call["versions"] = {m.__name__: m.__version__ for m in (diffusers, transformers, torch)}
     (case / "case.json").write_text(json.dumps(call, indent=1, ensure_ascii=False) + "\n")
     video = found["video"]
