@@ -96,7 +96,7 @@ static inline void golden_check(const golden *g, int status) {
 /* Fills a request from case.json; texts live in `config`. */
 static inline void golden_request(golden *g, const zoe_config *config, zoe_request *request, char latents[600],
                                   char image[600], char last_image[600]) {
-    int64_t width = 0, height = 0, frames = 0, steps = 0;
+    int64_t width = 0, height = 0, frames = 0, steps = 0, seed = 11;
     zoe_request_init(g->model, request);
     golden_check(g, zoe_config_text(config, "prompt", &request->prompt));
     golden_check(g, zoe_config_text(config, "negative_prompt", &request->negative));
@@ -107,7 +107,8 @@ static inline void golden_request(golden *g, const zoe_config *config, zoe_reque
     golden_check(g, zoe_config_real(config, "guidance_scale", &request->guidance));
     golden_check(g, zoe_config_real(config, "guidance_scale_2", &request->guidance_2));
     golden_check(g, zoe_config_real(config, "frame_rate", &request->fps));
-    request->seed = 11; /* of every case's draws */
+    golden_check(g, zoe_config_int(config, "seed", 0, INT32_MAX, &seed));
+    request->seed = (uint64_t)seed;
     request->width = (int32_t)width, request->height = (int32_t)height;
     request->frames = (int32_t)frames, request->steps = (int32_t)steps;
     snprintf(latents, 600, "%s/golden.safetensors:in.latents", g->dir);

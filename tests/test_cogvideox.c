@@ -1,6 +1,8 @@
 /* The CogVideoX family against the reference implementation. */
 #include "golden.h"
 
+#include "manifest.h"
+
 #include "models/cogvideox/cogvideox_model.h"
 #include "pipeline/model.h"
 
@@ -61,10 +63,118 @@ CASE(cogvideox_5b_i2v)
 CASE(cogvideox15_5b)
 CASE(cogvideox15_5b_i2v)
 
+/* Other sizes, lengths and schedules, made by tests/reference/make_family_cases.sh. */
+static void check_other(const char *name) {
+    golden g;
+    int64_t texts, count;
+    golden_run(&g, name);
+    /* The unconditional prompt's rows come first. */
+    const float *text = golden_values(g.expected, "dit_in.encoder_hidden_states", &texts);
+    const float *found = golden_values(g.found, "prompt_embeds", &count);
+    assert_true(golden_largest(found, text + texts - count, count) <= 1e-4);
+    golden_near(&g, "timesteps", 0);
+    golden_rows_near(&g, "step_latents", 2e-4);
+    golden_video_near(&g, 55);
+    golden_end(&g);
+}
+
+#define OTHER(name)                                                                                                        \
+    static void name(void **state) {                                                                                       \
+        (void)state;                                                                                                       \
+        check_other(#name);                                                                                                \
+    }
+OTHER(cogvideox_x_even)
+OTHER(cogvideox_x_long)
+OTHER(cogvideox_x_learned)
+OTHER(cogvideox_x_still)
+OTHER(cogvideox15_x_even)
+OTHER(cogvideox15_x_picture)
+
+/* ---- published networks ---- */
+
+static void published_denoiser(void **state) {
+    const char *network = *state;
+    bench b;
+    zoe_cogvideox_config config;
+    zoe_cogvideox_denoiser *d;
+    set_up(&b, network);
+    assert_ok(b.ctx, zoe_cogvideox_config_read(&b.config, &config));
+    assert_ok(b.ctx, zoe_cogvideox_denoiser_create(b.be, &config, NULL, ZOE_BF16, &d));
+    same_as_published(network, zoe_cogvideox_denoiser_weights(d));
+    zoe_cogvideox_denoiser_free(d);
+    tear_down(&b);
+}
+
+static void published_vae(void **state) {
+    bench b;
+    zoe_cogvideox_vae_config config;
+    zoe_cogvideox_vae *vae;
+    set_up(&b, *state);
+    assert_ok(b.ctx, zoe_cogvideox_vae_config_read(&b.config, &config));
+    assert_ok(b.ctx, zoe_cogvideox_vae_create(b.be, &config, NULL, &vae));
+    same_as_published(*state, zoe_cogvideox_vae_weights(vae));
+    zoe_cogvideox_vae_free(vae);
+    tear_down(&b);
+}
+
+/* ---- requests that the models cannot do ---- */
+
+/* A request to a model of tests/data/cases that fails with a text that has `part` in it. */
+static void refuse(const char *name, int width, int height, int frames, const char *image, const char *last,
+                   const char *sampler, const char *part) {
+    char path[600];
+    zoe_context *ctx;
+    zoe_model *model;
+    zoe_request request;
+    assert_int_equal(zoe_context_create(NULL, &ctx), ZOE_OK);
+    snprintf(path, sizeof path, "%s/cases/%s/model", TEST_DATA, name);
+    assert_ok(ctx, zoe_model_open(ctx, path, NULL, &model));
+    zoe_request_init(model, &request);
+    request.prompt = "fox";
+    request.width = width, request.height = height, request.frames = frames, request.steps = 2;
+    request.image = image, request.last_image = last, request.sampler = sampler;
+    int status = zoe_generate(model, &request, NULL);
+    assert_true(status == ZOE_ERR_ARGUMENT || status == ZOE_ERR_UNSUPPORTED);
+    if (!strstr(zoe_context_error(ctx), part)) fail_msg("\"%s\" lacks \"%s\"", zoe_context_error(ctx), part);
+    zoe_model_close(model);
+    zoe_context_free(ctx);
+}
+
+static void bad_requests(void **state) {
+    static const char picture[] = TEST_DATA "/cases/cogvideox_5b_i2v/image.png";
+    (void)state;
+    refuse("cogvideox_2b", 50, 32, 9, NULL, NULL, NULL, "48x32");
+    refuse("cogvideox_2b", 48, 32, 12, NULL, NULL, NULL, "9 and 16");
+    refuse("cogvideox_2b", 48, 32, 9, picture, NULL, NULL, "text only");
+    refuse("cogvideox_2b", 48, 32, 9, NULL, NULL, "unipc", "ddim or dpm");
+    refuse("cogvideox_5b_i2v", 48, 32, 9, NULL, NULL, NULL, "--image FILE");
+    refuse("cogvideox_5b_i2v", 48, 32, 9, picture, picture, NULL, "--last-image");
+    refuse("cogvideox_5b_i2v", 64, 48, 9, picture, NULL, NULL, "48x32");
+    refuse("cogvideox15_5b", 64, 32, 9, NULL, NULL, NULL, "up to 48x32");
+}
+
 int main(void) {
+#define PUBLISHED(kind, network)                                                                                           \
+    { .name = network, .test_func = kind, .initial_state = network }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cogvideox_2b),   cmocka_unit_test(cogvideox_5b),       cmocka_unit_test(cogvideox_5b_i2v),
-        cmocka_unit_test(cogvideox15_5b), cmocka_unit_test(cogvideox15_5b_i2v),
+        cmocka_unit_test(cogvideox_2b),
+        cmocka_unit_test(cogvideox_5b),
+        cmocka_unit_test(cogvideox_5b_i2v),
+        cmocka_unit_test(cogvideox15_5b),
+        cmocka_unit_test(cogvideox15_5b_i2v),
+        cmocka_unit_test(cogvideox_x_even),
+        cmocka_unit_test(cogvideox_x_long),
+        cmocka_unit_test(cogvideox_x_learned),
+        cmocka_unit_test(cogvideox_x_still),
+        cmocka_unit_test(cogvideox15_x_even),
+        cmocka_unit_test(cogvideox15_x_picture),
+        PUBLISHED(published_denoiser, "cogvideox-2b"),
+        PUBLISHED(published_denoiser, "cogvideox-5b"),
+        PUBLISHED(published_denoiser, "cogvideox-5b-i2v"),
+        PUBLISHED(published_denoiser, "cogvideox1.5-5b"),
+        PUBLISHED(published_denoiser, "cogvideox1.5-5b-i2v"),
+        PUBLISHED(published_vae, "cogvideox-vae"),
+        cmocka_unit_test(bad_requests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

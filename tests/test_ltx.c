@@ -1,6 +1,8 @@
 /* The LTX-Video family against the reference implementation. */
 #include "golden.h"
 
+#include "manifest.h"
+
 #include "models/ltx/ltx_model.h"
 #include "pipeline/model.h"
 
@@ -79,12 +81,108 @@ CASE(ltx_i2v)
 CASE(ltx095_t2v)
 CASE(ltx095_i2v)
 
+/* Other sizes, lengths and versions, made by tests/reference/make_family_cases.sh. */
+static void check_other(const char *name) {
+    golden g;
+    int64_t texts, count;
+    golden_run(&g, name);
+    const float *text = golden_values(g.expected, "dit_in.encoder_hidden_states", &texts);
+    const float *found = golden_values(g.found, "prompt_embeds", &count);
+    assert_true(golden_largest(found, text + texts - count, count) <= 1e-4);
+    golden_near(&g, "timesteps", 1e-6);
+    golden_rows_near(&g, "step_latents", 2e-4);
+    golden_video_near(&g, 55);
+    golden_end(&g);
+}
+
+#define OTHER(name)                                                                                                        \
+    static void name(void **state) {                                                                                       \
+        (void)state;                                                                                                       \
+        check_other(#name);                                                                                                \
+    }
+OTHER(ltx_x_long)
+OTHER(ltx_x_still)
+OTHER(ltx_x_noise)
+OTHER(ltx_x_ends)
+OTHER(ltx_x_end)
+
+/* ---- published networks ---- */
+
+static void published_denoiser(void **state) {
+    bench b;
+    zoe_ltx_config config;
+    zoe_ltx_denoiser *d;
+    set_up(&b, *state);
+    assert_ok(b.ctx, zoe_ltx_config_read(&b.config, &config));
+    assert_ok(b.ctx, zoe_ltx_denoiser_create(b.be, &config, NULL, ZOE_BF16, &d));
+    same_as_published(*state, zoe_ltx_denoiser_weights(d));
+    zoe_ltx_denoiser_free(d);
+    tear_down(&b);
+}
+
+static void published_vae(void **state) {
+    bench b;
+    zoe_ltx_vae_config config;
+    zoe_ltx_vae *vae;
+    set_up(&b, *state);
+    assert_ok(b.ctx, zoe_ltx_vae_config_read(&b.config, &config));
+    assert_ok(b.ctx, zoe_ltx_vae_create(b.be, &config, NULL, &vae));
+    same_as_published(*state, zoe_ltx_vae_weights(vae));
+    zoe_ltx_vae_free(vae);
+    tear_down(&b);
+}
+
+/* ---- requests that the models cannot do ---- */
+
+/* A request to a model of tests/data/cases that fails with a text that has `part` in it. */
+static void refuse(const char *name, int width, int height, int frames, const char *last, const char *part) {
+    char path[600];
+    zoe_context *ctx;
+    zoe_model *model;
+    zoe_request request;
+    assert_int_equal(zoe_context_create(NULL, &ctx), ZOE_OK);
+    snprintf(path, sizeof path, "%s/cases/%s/model", TEST_DATA, name);
+    assert_ok(ctx, zoe_model_open(ctx, path, NULL, &model));
+    zoe_request_init(model, &request);
+    request.prompt = "fox";
+    request.width = width, request.height = height, request.frames = frames, request.steps = 2;
+    request.last_image = last;
+    int status = zoe_generate(model, &request, NULL);
+    assert_true(status == ZOE_ERR_ARGUMENT || status == ZOE_ERR_UNSUPPORTED);
+    if (!strstr(zoe_context_error(ctx), part)) fail_msg("\"%s\" lacks \"%s\"", zoe_context_error(ctx), part);
+    zoe_model_close(model);
+    zoe_context_free(ctx);
+}
+
+static void bad_requests(void **state) {
+    static const char picture[] = TEST_DATA "/cases/ltx_i2v/image.png";
+    (void)state;
+    refuse("ltx_t2v", 100, 64, 9, NULL, "96x64");
+    refuse("ltx_t2v", 96, 64, 12, NULL, "9 and 17");
+    refuse("ltx_t2v", 96, 64, 9, picture, "0.9.5");
+    refuse("ltx095_t2v", 96, 64, 1, picture, "one frame");
+}
+
 int main(void) {
+#define PUBLISHED(kind, network)                                                                                           \
+    { .name = network, .test_func = kind, .initial_state = network }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ltx_t2v),
         cmocka_unit_test(ltx_i2v),
         cmocka_unit_test(ltx095_t2v),
         cmocka_unit_test(ltx095_i2v),
+        cmocka_unit_test(ltx_x_long),
+        cmocka_unit_test(ltx_x_still),
+        cmocka_unit_test(ltx_x_noise),
+        cmocka_unit_test(ltx_x_ends),
+        cmocka_unit_test(ltx_x_end),
+        PUBLISHED(published_denoiser, "ltx-0.9.0-2b"),
+        PUBLISHED(published_denoiser, "ltx-0.9.7-13b"),
+        PUBLISHED(published_vae, "ltx-0.9.0-vae"),
+        PUBLISHED(published_vae, "ltx-0.9.1-vae"),
+        PUBLISHED(published_vae, "ltx-0.9.5-vae"),
+        PUBLISHED(published_vae, "ltx-0.9.7-vae"),
+        cmocka_unit_test(bad_requests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

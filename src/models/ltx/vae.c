@@ -157,13 +157,14 @@ static const zoe_slot time_slots[] = {
     {0},
 };
 
-/* L latent channels, C channels of the decoder's end */
+/* L latent channels */
 static const zoe_slot statistics_slots[] = {
-    {"latents_mean", offsetof(ltx_coder, mean), ZOE_SLOT_VECTOR, "L", 0},
-    {"latents_std", offsetof(ltx_coder, std), ZOE_SLOT_VECTOR, "L", 0},
+    {"latents_mean", offsetof(struct zoe_ltx_vae, mean), ZOE_SLOT_VECTOR, "L", 0},
+    {"latents_std", offsetof(struct zoe_ltx_vae, std), ZOE_SLOT_VECTOR, "L", 0},
     {0},
 };
 
+/* C channels of the decoder's end */
 static const zoe_slot end_slots[] = {
     {"timestep_scale_multiplier", offsetof(ltx_coder, multiplier), ZOE_SLOT_VECTOR, "", 0},
     {"scale_shift_table", offsetof(ltx_coder, table), ZOE_SLOT_VECTOR, "2 C", 0},
@@ -212,7 +213,6 @@ static int bind_encoder(zoe_ltx_vae *vae) {
     zoe_weights *w = vae->weights;
     ltx_coder *coder = &vae->encoder;
     char name[256];
-    ZOE_TRY(zoe_weights_bind(w, statistics_slots, (zoe_dims){['L' - 'A'] = c->channels}, coder, "%s", ""));
     ZOE_TRY(bind_conv(w, &coder->conv_in, 3 * c->patch * c->patch, c->widths[0], 3, "encoder.conv_in."));
     for (int i = 0; i < c->levels; i++) {
         ltx_level *level = &coder->levels[i];
@@ -238,7 +238,6 @@ static int bind_decoder(zoe_ltx_vae *vae) {
     zoe_weights *w = vae->weights;
     ltx_coder *coder = &vae->decoder;
     char name[256];
-    ZOE_TRY(zoe_weights_bind(w, statistics_slots, (zoe_dims){['L' - 'A'] = c->channels}, coder, "%s", ""));
     ZOE_TRY(bind_conv(w, &coder->conv_in, c->channels, c->up_widths[0], 3, "decoder.conv_in."));
     ZOE_TRY(
         bind_resnets(w, &coder->mid, c->up_layers[0], c->up_widths[0], c->timestep, c->up_noise[0], "decoder.mid_block."));
@@ -272,6 +271,9 @@ int zoe_ltx_vae_create(zoe_backend *be, const zoe_ltx_vae_config *config, const 
     ZOE_TRY_DONE(bind_encoder(vae));
     ZOE_TRY_DONE(zoe_weights_unit(vae->weights));
     ZOE_TRY_DONE(bind_decoder(vae));
+    ZOE_TRY_DONE(zoe_weights_unit(vae->weights));
+    ZOE_TRY_DONE(
+        zoe_weights_bind(vae->weights, statistics_slots, (zoe_dims){['L' - 'A'] = config->channels}, vae, "%s", ""));
     ZOE_TRY_DONE(zoe_weights_check(vae->weights));
     *out = vae;
     return ZOE_OK;
@@ -292,4 +294,16 @@ const zoe_ltx_vae_config *zoe_ltx_vae_configuration(const zoe_ltx_vae *vae) {
 
 zoe_weights *zoe_ltx_vae_weights(zoe_ltx_vae *vae) {
     return vae->weights;
+}
+
+int zoe_ltx_vae_acquire(zoe_ltx_vae *vae, int unit) {
+    ZOE_TRY(zoe_weights_acquire(vae->weights, ZOE_LTX_VAE_SHARED_UNIT));
+    int status = zoe_weights_acquire(vae->weights, unit);
+    if (status < 0) zoe_weights_release(vae->weights, ZOE_LTX_VAE_SHARED_UNIT);
+    return status;
+}
+
+void zoe_ltx_vae_release(zoe_ltx_vae *vae, int unit) {
+    zoe_weights_release(vae->weights, unit);
+    zoe_weights_release(vae->weights, ZOE_LTX_VAE_SHARED_UNIT);
 }

@@ -49,7 +49,6 @@ typedef struct ltx_coder {
     zoe_tensor table;      /* [2, channels] */
     zoe_tensor rows;       /* [2, channels]: table and timestep, while a clip runs */
     zoe_tensor multiplier; /* of the timestep */
-    zoe_tensor mean, std;  /* [channels] of the latents */
 } ltx_coder;
 
 struct zoe_ltx_vae {
@@ -57,9 +56,15 @@ struct zoe_ltx_vae {
     zoe_ltx_vae_config config;
     zoe_weights *weights;
     ltx_coder encoder, decoder;
+    zoe_tensor mean, std; /* [channels] of the latents */
 };
 
 #define ZOE_LTX_VAE_ENCODER_UNIT 0
 #define ZOE_LTX_VAE_DECODER_UNIT 1
+#define ZOE_LTX_VAE_SHARED_UNIT  2
+
+/* One direction's unit together with what both share. */
+int zoe_ltx_vae_acquire(zoe_ltx_vae *vae, int unit);
+void zoe_ltx_vae_release(zoe_ltx_vae *vae, int unit);
 
 #endif

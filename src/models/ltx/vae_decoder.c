@@ -376,14 +376,14 @@ static int draw_noise(decoding *d, const zoe_tensor *latents, zoe_tensor *noise)
 
 static int run_clip(decoding *d, const zoe_tensor *latents) {
     zoe_backend *be = d->vae->be;
-    const ltx_coder *coder = &d->vae->decoder;
+    const zoe_ltx_vae *vae = d->vae;
     zoe_tensor noise, z;
     ZOE_TRY(draw_noise(d, latents, &noise));
     ZOE_TRY(begin(d, latents->shape[1], latents->shape[2]));
     ZOE_TRY(ZOE_NEW(be, &z, be->dtype, 1, latents->shape[1], latents->shape[2], latents->shape[3]));
     for (int64_t i = 0; i < latents->shape[0]; i++) {
         zoe_tensor frame = zoe_view_slice(latents, 0, i, 1), part;
-        ZOE_TRY(zoe_op_scale_shift(be, &z, &frame, &coder->std, &coder->mean));
+        ZOE_TRY(zoe_op_scale_shift(be, &z, &frame, &vae->std, &vae->mean));
         if (noise.rank) {
             part = zoe_view_slice(&noise, 1, i, 1);
             part = zoe_view_permute(&part, (const int[]){1, 2, 3, 0});
@@ -402,10 +402,10 @@ int zoe_ltx_vae_decode(zoe_ltx_vae *vae, const zoe_tensor *latents, zoe_generato
     size_t mark = zoe_arena_mark(be);
     decoding d = {.vae = vae, .generator = generator, .sink = sink, .user = user};
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, d.frame, latents->shape[1] * factor * latents->shape[2] * factor * 3));
-    int status = zoe_weights_acquire(vae->weights, ZOE_LTX_VAE_DECODER_UNIT);
+    int status = zoe_ltx_vae_acquire(vae, ZOE_LTX_VAE_DECODER_UNIT);
     if (status == ZOE_OK) {
         status = run_clip(&d, latents);
-        zoe_weights_release(vae->weights, ZOE_LTX_VAE_DECODER_UNIT);
+        zoe_ltx_vae_release(vae, ZOE_LTX_VAE_DECODER_UNIT);
     }
     zoe_arena_release(be, mark);
     zoe_free(be->ctx, d.frame);

@@ -172,12 +172,12 @@ int zoe_ltx_vae_encode(zoe_ltx_vae *vae, const float *picture, int64_t height, i
     size_t mark = zoe_arena_mark(be);
     float *moments = NULL, *noise = NULL, *statistics = NULL;
     int status;
-    ZOE_TRY(zoe_weights_acquire(vae->weights, ZOE_LTX_VAE_ENCODER_UNIT));
+    ZOE_TRY(zoe_ltx_vae_acquire(vae, ZOE_LTX_VAE_ENCODER_UNIT));
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, moments, pixels * (channels + 1)));
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, noise, pixels * channels));
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, statistics, 2 * channels));
-    ZOE_TRY_DONE(zoe_download(be, statistics, &vae->encoder.mean));
-    ZOE_TRY_DONE(zoe_download(be, statistics + channels, &vae->encoder.std));
+    ZOE_TRY_DONE(zoe_download(be, statistics, &vae->mean));
+    ZOE_TRY_DONE(zoe_download(be, statistics + channels, &vae->std));
     ZOE_TRY_DONE(encode(vae, picture, height, width, moments));
     zoe_generator_normal(generator, noise, pixels * channels);
     sample(moments, noise, statistics, pixels, channels, latents);
@@ -185,7 +185,7 @@ done:
     zoe_free(be->ctx, moments);
     zoe_free(be->ctx, noise);
     zoe_free(be->ctx, statistics);
-    zoe_weights_release(vae->weights, ZOE_LTX_VAE_ENCODER_UNIT);
+    zoe_ltx_vae_release(vae, ZOE_LTX_VAE_ENCODER_UNIT);
     zoe_arena_release(be, mark);
     return status;
 }

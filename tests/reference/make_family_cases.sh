@@ -1,0 +1,32 @@
+#!/bin/sh
+# Makes the cases of CogVideoX and LTX-Video whose names begin with cogvideox_x and ltx_x: sizes, frame counts and variants
+# that the others leave out. PYTHON names an interpreter with torch, diffusers, transformers and sentencepiece.
+set -e
+cd "$(dirname "$0")/../data/cases"
+make() {
+    name=$1
+    shift
+    rm -rf "$name"
+    "${PYTHON:-python3}" ../../reference/family_case.py "$name" "$@"
+}
+
+# Rotary positions spread over another size, an even number of latent frames: 16 frames in chunks of two.
+make cogvideox_x_even --variant cogvideox-5b --size 64x48 --frames 16 --seed 31
+# Additive positions for another size and length, chunks of three and two latent frames, even timesteps from end to end.
+make cogvideox_x_long --variant cogvideox-2b --size 32x48 --frames 17 --scheduler ddim --spacing linspace --seed 32
+# A learned table of positions that does not fit the length; timesteps from 0 on.
+make cogvideox_x_learned --variant cogvideox-5b-i2v --size 48x32 --frames 17 --image 40x30 --scheduler ddim --spacing leading \
+    --seed 33
+# 1.5 without and with a latent frame in front; a picture that is scaled the other way.
+make cogvideox15_x_even --variant cogvideox15 --size 48x32 --frames 16 --seed 34
+make cogvideox15_x_picture --variant cogvideox15-i2v --size 32x48 --sample 10x8 --frames 17 --image 31x50 --seed 35
+# No guidance, one frame.
+make cogvideox_x_still --variant cogvideox-5b --size 48x32 --frames 1 --guidance 1 --steps 2 --seed 36
+
+make ltx_x_long --variant ltx-0.9.0 --size 64x96 --frames 25 --fps 24 --image 40x61 --seed 41
+make ltx_x_still --variant ltx-0.9.0 --size 64x64 --frames 1 --steps 3 --guidance 1 --seed 42
+# The decoder that adds noise in its layers.
+make ltx_x_noise --variant ltx-0.9.1 --size 96x64 --frames 17 --steps 3 --seed 43
+# Pictures at both ends, and at the end alone.
+make ltx_x_ends --variant ltx-0.9.5 --size 64x96 --frames 17 --fps 30 --image 50x70 --last-image 33x80 --steps 5 --seed 44
+make ltx_x_end --variant ltx-0.9.5 --size 96x32 --frames 9 --last-image 90x31 --steps 3 --seed 45
