@@ -1,9 +1,11 @@
 /*
- * Runs every operation of a backend, at every processor level or in every type of activations, on random and extreme operands and compares it with float64.
+ * Runs every operation of a backend, at every processor level or in every type of activations, on random and extreme
+ * operands and compares it with float64.
  *
  *   checkkernels [--backend cpu|cuda] [--op NAME] [--seed N] check; exit status 1 if anything is out of its bound
  *   checkkernels --bench [--op NAME]                        time the operations instead
- *   ... [--level c|avx2|avx512|f32|bf16|bf16-80] [--threads N]               one level only; with one thread, timings count its own CPU time
+ *   ... [--level c|avx2|avx512|f32|bf16|bf16-80] [--threads N]               one level only; with one thread, timings count
+ * its own CPU time
  *
  * Outputs start as NaN between guard bytes, gaps of strided operands hold NaN: what is not written, written too far or read
  * too far shows. A bound is a number of roundings relative to the magnitudes that went into a value (check_reference.h).
@@ -47,7 +49,8 @@ static void check_linear(checker *c, const linear_case *t) {
     char what[96];
     snprintf(what, sizeof what, "%lld x %lld x %lld, %s, fill %d", (long long)t->rows, (long long)t->in, (long long)t->out,
              zoe_dtype_name(t->weight), (int)t->f);
-    operand *x = INPUT(c, dtype, t->l, t->f, t->rows, t->in), *w = INPUT(c, check_weight(c, t->weight), DENSE, FILL_SMALL, t->out, t->in);
+    operand *x = INPUT(c, dtype, t->l, t->f, t->rows, t->in),
+            *w = INPUT(c, check_weight(c, t->weight), DENSE, FILL_SMALL, t->out, t->in);
     operand *bias = t->bias ? INPUT(c, ZOE_F32, DENSE, t->f, t->out) : NULL;
     operand *gate = t->gate ? INPUT(c, ZOE_F32, t->l, FILL_SMALL, 3, t->out) : NULL;
     operand *group = t->grouped ? check_ids(c, t->rows, 3) : NULL;
@@ -195,8 +198,7 @@ static void norm_vectors(checker *c) {
             check_norm(c, &(norm_case){.rows = 19,
                                        .width = widths[w],
                                        .kind = (zoe_norm_kind)(k % 3),
-                                       .affine = k < 3,
-                                       .modulate = k > 2,
+                                       .affine = k<3, .modulate = k> 2,
                                        .grouped = k == 4,
                                        .in_place = k % 2,
                                        .act = (zoe_act)(k % 4)});
@@ -371,7 +373,8 @@ static void check_conv(checker *c, const conv_case *t) {
              (long long)t->frames, (long long)t->height, (long long)t->width, (long long)t->in, (long long)t->out,
              p.kernel[0], p.kernel[1], p.kernel[2], (long long)t->history, zoe_dtype_name(t->weight));
     operand *x = check_input(c, dtype, DENSE, FILL_SMALL, 4, in);
-    operand *w = INPUT(c, check_weight(c, t->weight), DENSE, FILL_SMALL, t->out, p.kernel[0], p.kernel[1], p.kernel[2], t->in);
+    operand *w =
+        INPUT(c, check_weight(c, t->weight), DENSE, FILL_SMALL, t->out, p.kernel[0], p.kernel[1], p.kernel[2], t->in);
     operand *history = t->history ? INPUT(c, dtype, DENSE, FILL_SMALL, t->history, t->height, t->width, t->in) : NULL;
     operand *bias = t->bias ? INPUT(c, ZOE_F32, DENSE, FILL_SMALL, t->out) : NULL;
     operand *residual = t->residual ? check_input(c, dtype, DENSE, FILL_SMALL, 4, out) : NULL;
@@ -531,6 +534,7 @@ static const struct {
     {"qk_prepare", qk_prepare},
     {"attention", attention},
     {"conv", conv},
+    {"group_norm", check_group_norm},
     {"embedding", check_embedding},
     {"copy", check_copy},
     {"zero", check_zero},
