@@ -164,6 +164,11 @@ struct zoe_backend {
  */
 int zoe_cpu_backend_create(zoe_context *ctx, size_t arena_bytes, zoe_backend **out);
 
+/* The levels of kernels that this processor has, as bits of a cpu_mask. */
+#define ZOE_CPU_AVX2   1u
+#define ZOE_CPU_AVX512 2u
+uint32_t zoe_cpu_levels(void);
+
 /* Computes nothing and keeps the books: for activations of type `dtype`. */
 int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, zoe_backend **out);
 

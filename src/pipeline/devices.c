@@ -35,13 +35,10 @@ static int usable_cores(void) {
 }
 
 static json_t *kernel_levels(const zoe_context *ctx) {
-    json_t *levels = json_array();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (ctx->settings.cpu_mask & 1);
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && (ctx->settings.cpu_mask & 2);
-    json_array_append_new(levels, json_string("c"));
-    if (avx2) json_array_append_new(levels, json_string("avx2"));
-    if (avx512) json_array_append_new(levels, json_string("avx512"));
+    uint32_t usable = zoe_cpu_levels() & ctx->settings.cpu_mask;
+    json_t *levels = json_pack("[s]", "c");
+    if (usable & ZOE_CPU_AVX2) json_array_append_new(levels, json_string("avx2"));
+    if (usable & ZOE_CPU_AVX2 && usable & ZOE_CPU_AVX512) json_array_append_new(levels, json_string("avx512"));
     return levels;
 }
 

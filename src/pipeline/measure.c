@@ -4,7 +4,9 @@
 #include <omp.h>
 #include <string.h>
 
+/* Repetitions stop after some time too, for large products on slow machines. */
 enum { REPEATS = 5 };
+static const double enough = 1.0;
 
 /* The context's threads, for the parallel regions of this thread; returns the number before. */
 static int use_threads(const zoe_context *ctx) {
@@ -22,8 +24,8 @@ int zoe_measure_sgemm(zoe_context *ctx, int64_t rows, int64_t cols, int64_t dept
     memset(y, 0, y_count * sizeof *y);
 
     int threads = use_threads(ctx);
-    double best = 0;
-    for (int i = 0; i <= REPEATS; i++) { /* the first one warms up */
+    double best = 0, end = zoe_now() + enough;
+    for (int i = 0; i <= REPEATS && (i < 2 || zoe_now() < end); i++) { /* the first one warms up */
         double start = zoe_now();
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)cols, (blasint)depth, 1, x,
                     (blasint)depth, w, (blasint)depth, 0, y, (blasint)cols);

@@ -51,12 +51,6 @@ static inline int64_t zoe_row_stride(const zoe_tensor *t) {
     return t->shape[t->rank - 1];
 }
 
-/*
- * The yardstick for rates: floating-point operations a second of OpenBLAS' sgemm for c[m, n] = a[m, k] b[n, k]^T, the best
- * of repetitions for about so many seconds (at least one). 0 when memory ran out.
- */
-double zoe_cpu_sgemm_ceiling(zoe_context *ctx, int64_t m, int64_t n, int64_t k, double seconds);
-
 /* ---- blocks of a product (gemm.c) ---- */
 
 /* Columns after padding to whole panels. */

@@ -9,9 +9,6 @@
 
 #include "backend/backend.h"
 
-#define ZOE_CPU_AVX2   1u
-#define ZOE_CPU_AVX512 2u
-
 /* Rows handled at once by `dot`. */
 #define ZOE_DOT_ROWS 4
 
@@ -92,9 +89,6 @@ typedef struct zoe_cpu_kernels {
     void (*lincomb)(float *y, int count, const float *const *x, const float *coefficients, int64_t n);
     bool (*finite)(const float *x, int64_t n);
 } zoe_cpu_kernels;
-
-/* The levels that this processor has, as bits of ZOE_CPU_*. */
-uint32_t zoe_cpu_levels(void);
 
 void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels);
 void zoe_cpu_kernels_init_avx2(zoe_cpu_kernels *k);
