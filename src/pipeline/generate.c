@@ -30,6 +30,7 @@ typedef struct generation {
 
 static void report(generation *g) {
     g->progress.host_bytes = zoe_resident_bytes();
+    g->progress.device_bytes = g->run.be->device_bytes;
     if (g->request.progress) g->request.progress(g->request.user, &g->progress);
 }
 
@@ -358,6 +359,7 @@ int zoe_generate_counted(zoe_model *model, const zoe_request *request, const int
     zoe_free(model->ctx, g.pixels);
     zoe_arena_release(be, mark);
     g.result.peak_host_bytes = zoe_peak_resident_bytes();
+    g.result.peak_device_bytes = be->device_peak;
     if (result) *result = g.result;
     atomic_store(&model->ctx->cancelled, 0);
     return status;
