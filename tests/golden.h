@@ -18,6 +18,7 @@
 
 #include "formats/checkpoint.h"
 #include "formats/json.h"
+#include "support.h"
 
 typedef struct golden {
     zoe_context *ctx;
@@ -147,6 +148,42 @@ static inline void golden_end(golden *g) {
     zoe_model_close(g->model);
     zoe_context_free(g->ctx);
     unlink(g->dump);
+}
+
+/* Opens a case's model and makes a small video from its picture, if it has one. */
+static inline int golden_small(zoe_context *ctx, const char *name, int width, int height, int frames) {
+    char path[600], image[600];
+    zoe_model *model;
+    zoe_request request;
+    snprintf(path, sizeof path, "%s/cases/%s/model", TEST_DATA, name);
+    snprintf(image, sizeof image, "%s/cases/%s/image.png", TEST_DATA, name);
+    ZOE_TRY(zoe_model_open(ctx, path, NULL, &model));
+    zoe_request_init(model, &request);
+    request.prompt = "fox";
+    request.width = width, request.height = height, request.frames = frames, request.steps = 2;
+    if (access(image, R_OK) == 0) request.image = image;
+    int status = zoe_generate(model, &request, NULL);
+    zoe_model_close(model);
+    return status;
+}
+
+/* The same with one allocation failing, of some 100 along the way: a clear error each time, and nothing leaked. */
+static inline void golden_starve(const char *name, int width, int height, int frames) {
+    test_memory memory;
+    zoe_context *ctx = test_context(&memory);
+    long many = 1000000000;
+    atomic_store(&memory.until_fail, many);
+    assert_ok(ctx, golden_small(ctx, name, width, height, frames));
+    long count = many - atomic_load(&memory.until_fail), stride = count / 100 + 1;
+    for (long n = 0; n < count; n += stride - (stride > 1 && n % 2)) {
+        atomic_store(&memory.until_fail, n);
+        int status = golden_small(ctx, name, width, height, frames);
+        atomic_store(&memory.until_fail, -1);
+        if (status != ZOE_ERR_NOMEM || !strstr(zoe_context_error(ctx), "memory"))
+            fail_msg("allocation %ld of %ld: status %d: %s", n, count, status, zoe_context_error(ctx));
+        if (atomic_load(&memory.blocks) != 1) fail_msg("allocation %ld of %ld: memory is leaked", n, count);
+    }
+    test_context_free(&memory, ctx);
 }
 
 #endif

@@ -153,6 +153,11 @@ static void bad_requests(void **state) {
     refuse("cogvideox15_5b", 64, 32, 9, NULL, NULL, NULL, "up to 48x32");
 }
 
+static void out_of_memory(void **state) {
+    (void)state;
+    golden_starve("cogvideox15_5b_i2v", 48, 32, 9);
+}
+
 int main(void) {
 #define PUBLISHED(kind, network)                                                                                           \
     { .name = network, .test_func = kind, .initial_state = network }
@@ -175,6 +180,7 @@ int main(void) {
         PUBLISHED(published_denoiser, "cogvideox1.5-5b-i2v"),
         PUBLISHED(published_vae, "cogvideox-vae"),
         cmocka_unit_test(bad_requests),
+        cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -163,6 +163,11 @@ static void bad_requests(void **state) {
     refuse("ltx095_t2v", 96, 64, 1, picture, "one frame");
 }
 
+static void out_of_memory(void **state) {
+    (void)state;
+    golden_starve("ltx095_i2v", 64, 32, 9);
+}
+
 int main(void) {
 #define PUBLISHED(kind, network)                                                                                           \
     { .name = network, .test_func = kind, .initial_state = network }
@@ -183,6 +188,7 @@ int main(void) {
         PUBLISHED(published_vae, "ltx-0.9.5-vae"),
         PUBLISHED(published_vae, "ltx-0.9.7-vae"),
         cmocka_unit_test(bad_requests),
+        cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,8 +20,9 @@ static void add_rows(double *sums, const float *x, int64_t first, int64_t end, i
         }
 }
 
-/* factor and shift [channels] of norm(x) * weight + bias, from sums [PARTS, 2, channels] */
-static void fold(const double *sums, int64_t rows, int64_t channels, const zoe_group_norm *p, float *factor, float *shift) {
+/* norm(x) * weight + bias as (x - mean) * factor + shift, each [channels]; sums [PARTS, 2, channels] */
+static void fold(const double *sums, int64_t rows, int64_t channels, const zoe_group_norm *p, float *mean, float *factor,
+                 float *shift) {
     int64_t size = channels / p->groups;
     for (int64_t group = 0; group < p->groups; group++) {
         double sum = 0, squares = 0, count = (double)rows * (double)size;
@@ -30,12 +31,11 @@ static void fold(const double *sums, int64_t rows, int64_t channels, const zoe_g
                 sum += sums[2 * part * channels + i];
                 squares += sums[(2 * part + 1) * channels + i];
             }
-        double mean = sum / count, variance = fmax(squares / count - mean * mean, 0), scale = 1 / sqrt(variance + p->eps);
+        double middle = sum / count, variance = fmax(squares / count - middle * middle, 0);
         for (int64_t i = group * size; i < (group + 1) * size; i++) {
-            double weight = p->weight ? ((const float *)p->weight->data)[i] : 1;
-            double bias = p->bias ? ((const float *)p->bias->data)[i] : 0;
-            factor[i] = (float)(scale * weight);
-            shift[i] = (float)(bias - mean * scale * weight);
+            mean[i] = (float)middle;
+            factor[i] = (float)((p->weight ? ((const float *)p->weight->data)[i] : 1) / sqrt(variance + p->eps));
+            shift[i] = p->bias ? ((const float *)p->bias->data)[i] : 0;
         }
     }
 }
@@ -46,42 +46,52 @@ static int64_t map_frame(const zoe_tensor *map, int64_t frame, int64_t frames, b
     return frame == 0 ? 0 : 1 + (frame - 1) * (map->shape[0] - 1) / (frames - 1);
 }
 
+/* What all lines share. */
+typedef struct norm {
+    const zoe_cpu_kernels *kernels;
+    const zoe_group_norm *p;
+    const zoe_tensor *x, *y;
+    const float *mean, *factor, *shift;
+} norm;
+
+static void norm_line(const norm *n, int64_t line) {
+    const zoe_group_norm *p = n->p;
+    int64_t frames = n->x->shape[0], height = n->x->shape[1], width = n->x->shape[2], channels = n->x->shape[3];
+    const float *from = (const float *)n->x->data + line * width * channels, *scale = NULL, *shift = NULL;
+    float *to = (float *)n->y->data + line * width * channels;
+    int64_t cell = width;
+    if (p->scale) {
+        const zoe_tensor *map = p->scale;
+        int64_t frame = map_frame(map, line / height, frames, p->first_apart);
+        int64_t at = (frame * map->shape[1] + line % height * map->shape[1] / height) * map->shape[2] * channels;
+        scale = (const float *)map->data + at, shift = (const float *)p->shift->data + at;
+        cell = width / map->shape[2];
+    }
+    for (int64_t i = 0; i < width; i++, from += channels, to += channels) {
+        for (int64_t c = 0; c < channels; c++) to[c] = (from[c] - n->mean[c]) * n->factor[c] + n->shift[c];
+        int64_t at = i / cell * channels;
+        if (scale) n->kernels->scale_shift(to, to, scale + at, shift + at, channels);
+        if (p->act != ZOE_ACT_NONE) n->kernels->activate(to, to, NULL, channels, p->act);
+    }
+}
+
 int zoe_cpu_group_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_group_norm *p) {
     zoe_cpu *cpu = zoe_cpu_of(be);
     const zoe_tensor *all[] = {y, x, p->scale, p->shift};
     for (int i = 0; i < 4; i++) ZOE_TRY(zoe_cpu_need_f32(be, "group_norm", all[i]));
-    const zoe_cpu_kernels *k = &cpu->kernels;
-    int64_t channels = x->shape[3], width = x->shape[2], lines = x->shape[0] * x->shape[1], rows = lines * width;
-    if ((size_t)channels * (2 * PARTS * sizeof(double) + 2 * sizeof(float)) > ZOE_CPU_SHARED)
+    int64_t channels = x->shape[3], lines = x->shape[0] * x->shape[1], rows = lines * x->shape[2];
+    if ((size_t)channels * (2 * PARTS * sizeof(double) + 3 * sizeof(float)) > ZOE_CPU_SHARED)
         return zoe_fail(be->ctx, ZOE_ERR_UNSUPPORTED, "group_norm: %lld channels are too many for the CPU's scratch memory",
                         (long long)channels);
     double *sums = (double *)(void *)cpu->shared;
-    float *factor = (float *)(void *)(sums + 2 * PARTS * channels), *shift = factor + channels;
-    const float *from = x->data, *scale_map = p->scale ? p->scale->data : NULL,
-                *shift_map = p->scale ? p->shift->data : NULL;
-    float *to = y->data;
+    float *mean = (float *)(void *)(sums + 2 * PARTS * channels), *factor = mean + channels, *shift = factor + channels;
     int team = zoe_cpu_team(cpu, (double)rows * (double)channels);
 #pragma omp parallel for num_threads(team)
     for (int64_t i = 0; i < PARTS; i++)
-        add_rows(sums + 2 * i * channels, from, rows * i / PARTS, rows * (i + 1) / PARTS, channels);
-    fold(sums, rows, channels, p, factor, shift);
+        add_rows(sums + 2 * i * channels, x->data, rows * i / PARTS, rows * (i + 1) / PARTS, channels);
+    fold(sums, rows, channels, p, mean, factor, shift);
+    norm n = {.kernels = &cpu->kernels, .p = p, .x = x, .y = y, .mean = mean, .factor = factor, .shift = shift};
 #pragma omp parallel for num_threads(team)
-    for (int64_t line = 0; line < lines; line++) {
-        const zoe_tensor *map = p->scale;
-        int64_t at = 0, cell = 1;
-        if (map) {
-            int64_t frame = map_frame(map, line / x->shape[1], x->shape[0], p->first_apart);
-            int64_t above = line % x->shape[1] * map->shape[1] / x->shape[1];
-            at = (frame * map->shape[1] + above) * map->shape[2] * channels;
-            cell = width / map->shape[2];
-        }
-        for (int64_t i = 0; i < width; i++) {
-            float *out = to + (line * width + i) * channels;
-            int64_t offset = at + i / cell * channels;
-            k->scale_shift(out, from + (line * width + i) * channels, factor, shift, channels);
-            if (map) k->scale_shift(out, out, scale_map + offset, shift_map + offset, channels);
-            if (p->act != ZOE_ACT_NONE) k->activate(out, out, NULL, channels, p->act);
-        }
-    }
+    for (int64_t line = 0; line < lines; line++) norm_line(&n, line);
     return ZOE_OK;
 }
