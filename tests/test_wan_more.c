@@ -82,6 +82,7 @@ static void check_case(const char *name) {
         check_case(#name);                                                                                                 \
     }
 CASE(wan_t2v_shards)
+CASE(wan_t2v_head128)
 CASE(wan_t2v_euler)
 CASE(wan_t2v_still)
 CASE(wan_t2v_experts)
@@ -93,9 +94,10 @@ CASE(wan_ti2v_image)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wan_t2v_shards),  cmocka_unit_test(wan_t2v_euler),   cmocka_unit_test(wan_t2v_still),
-        cmocka_unit_test(wan_t2v_experts), cmocka_unit_test(wan_i2v_experts), cmocka_unit_test(wan_i2v_wide),
-        cmocka_unit_test(wan_flf2v_tall),  cmocka_unit_test(wan_ti2v),        cmocka_unit_test(wan_ti2v_image),
+        cmocka_unit_test(wan_t2v_shards), cmocka_unit_test(wan_t2v_head128), cmocka_unit_test(wan_t2v_euler),
+        cmocka_unit_test(wan_t2v_still),  cmocka_unit_test(wan_t2v_experts), cmocka_unit_test(wan_i2v_experts),
+        cmocka_unit_test(wan_i2v_wide),   cmocka_unit_test(wan_flf2v_tall),  cmocka_unit_test(wan_ti2v),
+        cmocka_unit_test(wan_ti2v_image),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,6 +21,9 @@ layout() {
 make wan_t2v_shards --variant t2v --size 64x48 --frames 13 --heads 3 --head-dim 20 --layers 3 --ffn 56 --text-width 24 \
     --text-heads 3 --text-head-dim 10 --text-ffn 40 --text-layers 3 --dtype bf16 --shard-size 60KB --flow-shift 5 --steps 5 \
     --seed 21
+# The published size of a head, and more tokens than a tile of attention has.
+make wan_t2v_head128 --variant t2v --size 96x64 --frames 9 --heads 1 --head-dim 128 --layers 1 --ffn 64 --dtype bf16 --steps 3 \
+    --seed 30
 # Euler steps, weights in f16, an autoencoder with the published number of residual blocks, a tall video.
 make wan_t2v_euler --variant t2v --size 32x80 --frames 5 --heads 2 --head-dim 16 --layers 2 --ffn 36 --dtype f16 \
     $published --scheduler euler --flow-shift 2.5 --steps 6 --guidance 4 --seed 22
