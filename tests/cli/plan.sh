@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# zoe plan: the same options as generate, nothing written, and a budget that cannot be met is refused with one that can.
+. "$(dirname "$0")/lib.sh"
+small=(--model "$case_dir/model" --size 48x32 --frames 5 --steps 2 --prompt "A red ball")
+
+run plan "${small[@]}"
+[ "$status" = 0 ] || fail "plan: $(cat err)"
+for line in '^48x32, 5 frames' '^text +1 ' '^denoise +2 ' '^decode +5 ' '^Host memory at most [0-9.]+ MiB'; do
+    grep -qE "$line" out || fail "the plan lacks $line: $(cat out)"
+done
+run plan "${small[@]}" --json -o x.mp4
+grep -qE '"peak_host_bytes": [1-9]' out || fail "plan as JSON: $(cat out err)"
+no_files '*.mp4'
+
+expect 1 '--ram: 2.00 MiB is not enough; the smallest budget that works is [0-9.]+ MiB' plan "${small[@]}" --ram 2M
+expect 1 'the smallest budget that works is [0-9.]+ MiB' generate "${small[@]}" --ram 2M -o x.mp4
+least=$(sed -nE 's/.*budget that works is ([0-9]+)\..*/\1/p' err)
+expect 0 '^x.mp4' generate "${small[@]}" --ram $((least + 2))M -o x.mp4
+rm -f x.mp4
+expect 2 '4n\+1' plan "${small[@]}" --frames 6
+expect 2 '--prompt TEXT' plan --model "$case_dir/model"
+no_files '*.mp4'
+finish
