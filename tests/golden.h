@@ -50,7 +50,8 @@ static inline double golden_largest(const float *a, const float *b, int64_t coun
     double largest = 0;
     for (int64_t i = 0; i < count; i++) {
         double d = fabs((double)a[i] - b[i]);
-        if (!(d <= largest)) largest = d;
+        if (isnan(d)) return INFINITY;
+        if (d > largest) largest = d;
     }
     return largest;
 }
