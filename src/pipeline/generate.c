@@ -104,7 +104,6 @@ static int open_output(generation *g) {
     char *metadata = NULL;
     if (r->dump) ZOE_TRY(zoe_safetensors_create(ctx, r->dump, &g->run.dump));
     if (!r->output) return ZOE_OK;
-#if ZOE_HAVE_MEDIA
     int status = zoe_request_json(ctx, g->model->path, &g->model->settings, r, &stored);
     if (status == ZOE_OK && !(metadata = zoe_json_text(ctx, stored, false)))
         status = zoe_out_of_memory(ctx, 4096, "metadata");
@@ -115,11 +114,6 @@ static int open_output(generation *g) {
     zoe_free(ctx, metadata);
     json_decref(stored);
     return status;
-#else
-    (void)stored, (void)metadata;
-    return zoe_fail(ctx, ZOE_ERR_UNSUPPORTED, "%s: this build writes no video files; it was made without FFmpeg",
-                    r->output);
-#endif
 }
 
 static int allocate(generation *g) {
@@ -291,9 +285,7 @@ static int take_frame(zoe_run *run, const float *frame) {
     if (run->dump)
         ZOE_TRY(
             zoe_safetensors_add_row(run->dump, "video", ZOE_F32, 3, (const int64_t[]){r->height, r->width, 3}, g->pixels));
-#if ZOE_HAVE_MEDIA
     if (g->video) ZOE_TRY(zoe_video_write(g->video, g->rgb));
-#endif
     if (r->frame && r->frame(r->user, g->result.frames, g->rgb, r->width, r->height))
         return zoe_fail(run->ctx, ZOE_ERR_CANCELLED, "interrupted by the frame callback");
     g->result.frames++;
@@ -330,7 +322,6 @@ static int close_files(generation *g, int status) {
     else
         zoe_safetensors_abort(g->run.dump);
     if (status == ZOE_OK) status = closed;
-#if ZOE_HAVE_MEDIA
     if (g->video && (status == ZOE_OK || (status == ZOE_ERR_CANCELLED && g->result.frames > 0))) {
         char text[ZOE_ERROR_TEXT];
         memcpy(text, g->run.ctx->error, sizeof text);
@@ -340,7 +331,6 @@ static int close_files(generation *g, int status) {
     } else {
         zoe_video_abort(g->video);
     }
-#endif
     return status;
 }
 

@@ -220,7 +220,6 @@ static int inspect_folder(zoe_context *ctx, const char *path, json_t *report) {
 
 /* ---- videos ---- */
 
-#if ZOE_HAVE_MEDIA
 static int inspect_video(zoe_context *ctx, const char *path, json_t *report) {
     zoe_video_info info;
     char *stored = NULL;
@@ -242,14 +241,6 @@ static int inspect_video(zoe_context *ctx, const char *path, json_t *report) {
     ZOE_TRY(zoe_report_set(ctx, report, "seconds", json_real(info.seconds)));
     return zoe_report_set(ctx, report, "codec", json_string(info.codec));
 }
-#else
-static int inspect_video(zoe_context *ctx, const char *path, json_t *report) {
-    (void)report;
-    return zoe_fail(
-        ctx, ZOE_ERR_UNSUPPORTED,
-        "%s: not a model folder or .safetensors file, and this build reads no videos (it was made without FFmpeg)", path);
-}
-#endif
 
 static bool is_checkpoint(const char *path) {
     static const char *const endings[] = {".safetensors", ".json", ".pth", ".pt", ".bin"};
