@@ -599,7 +599,8 @@ static bool run_cpu(checker *c, const char *level, bool bench) {
         zoe_context *ctx = NULL;
         if (levels[i].mask & ~zoe_cpu_levels() || (level && strcmp(level, levels[i].name))) continue;
         if (bench && i == 0 && !level) continue;
-        if (!run_level(c, open_cpu(c, levels[i].mask, &ctx, &c->be), ctx, levels[i].name, bench)) return false;
+        int status = open_cpu(c, levels[i].mask, &ctx, &c->be); /* its own statement: it sets ctx */
+        if (!run_level(c, status, ctx, levels[i].name, bench)) return false;
     }
     return true;
 }
