@@ -19,8 +19,8 @@ int zoe_family_find(const zoe_folder *folder, const zoe_family **out) {
     if (class)
         return zoe_fail(
             folder->ctx, ZOE_ERR_UNSUPPORTED,
-            "%s: pipeline %s is not supported; supported are WanPipeline, WanImageToVideoPipeline, CogVideoXPipeline "
-            "and CogVideoXImageToVideoPipeline",
+            "%s: pipeline %s is not supported; supported are WanPipeline, WanImageToVideoPipeline, CogVideoXPipeline, "
+            "CogVideoXImageToVideoPipeline, LTXPipeline, LTXImageToVideoPipeline and LTXConditionPipeline",
             folder->path, class);
     return zoe_fail(
         folder->ctx, ZOE_ERR_FORMAT,

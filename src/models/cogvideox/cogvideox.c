@@ -298,4 +298,5 @@ const zoe_family zoe_cogvideox_family = {
     .decode = decode,
     .finish = finish,
     .find_nonfinite = find_nonfinite,
+    .bench = zoe_cogvideox_bench,
 };

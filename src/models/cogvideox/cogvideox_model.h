@@ -35,4 +35,7 @@ typedef struct cogvideox_model {
 int zoe_cogvideox_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model);
 void zoe_cogvideox_close(void *model);
 
+int zoe_cogvideox_bench(zoe_backend *be, const zoe_config *config, const zoe_bench_settings *settings,
+                        zoe_bench_task *task);
+
 #endif

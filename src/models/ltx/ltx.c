@@ -225,4 +225,5 @@ const zoe_family zoe_ltx_family = {
     .decode = decode,
     .finish = finish,
     .find_nonfinite = find_nonfinite,
+    .bench = zoe_ltx_bench,
 };

@@ -43,6 +43,8 @@ typedef struct ltx_model {
 int zoe_ltx_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model);
 void zoe_ltx_close(void *model);
 
+int zoe_ltx_bench(zoe_backend *be, const zoe_config *config, const zoe_bench_settings *settings, zoe_bench_task *task);
+
 /* ---- pictures and the latents that they leave (image.c) ---- */
 
 /* Reads the request's pictures and, where it gives no size, chooses one of their shape in steps of `step` pixels. */
