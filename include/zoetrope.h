@@ -62,6 +62,7 @@ typedef struct zoe_context_settings {
     void *(*reallocate)(void *user, void *ptr, size_t size);
     int threads;       /* CPU threads for kernels; 0: one for each core */
     uint32_t cpu_mask; /* levels of CPU kernels that may be used: bit 0 AVX2, bit 1 AVX-512; all ones by default */
+    int cuda_level;    /* newest compute capability whose kernels may be used, such as 80 for 8.0; 0: the device's own */
 } zoe_context_settings;
 
 ZOE_API void zoe_context_settings_init(zoe_context_settings *settings);

@@ -20,7 +20,8 @@ void check_embedding(checker *c) {
     static const zoe_dtype types[] = {ZOE_F32, ZOE_BF16, ZOE_F16, ZOE_F64, ZOE_F8_E4M3, ZOE_F8_E5M2};
     for (int i = 0; i < 12; i++) {
         int64_t width = i % 2 ? 37 : 16, count = i < 6 ? 1 : 9;
-        operand *table = INPUT(c, check_weight(c, types[i % 6]), DENSE, FILL_SMALL, 50, width), *ids = check_ids(c, count, 50);
+        operand *table = INPUT(c, check_weight(c, types[i % 6]), DENSE, FILL_SMALL, 50, width),
+                *ids = check_ids(c, count, 50);
         operand *y = OUTPUT(c, c->be->dtype, i % 3 ? DENSE : STRIDED, count, width);
         double *expected = doubles(count * width), *size = doubles(count * width);
         for (int64_t row = 0; row < count; row++)

@@ -29,6 +29,14 @@ static const cli_option computing[] = {
       .help = "Levels of CPU kernels that may be used: 1 AVX2, 2 AVX-512, 3 both, 0 plain C; default: 3."},
      CLI_CONTEXT,
      0},
+    {{.name = "cuda-level",
+      .type = ZOE_OPTION_CHOICE,
+      .offset = offsetof(cli_context_options, cuda_level),
+      .meta = "LEVEL",
+      .choices = "sm_80|sm_89|sm_90|sm_100|sm_120",
+      .help = "Newest kind of CUDA kernels that may be used; default: the device's own."},
+     CLI_CONTEXT,
+     0},
 };
 
 size_t cli_options(const cli_command *command, cli_option out[CLI_MAX_OPTIONS]) {

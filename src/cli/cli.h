@@ -30,6 +30,7 @@ typedef struct cli_option {
 
 typedef struct cli_context_options {
     int32_t threads, cpu_mask;
+    const char *cuda_level;
 } cli_context_options;
 
 typedef struct cli_args cli_args;
@@ -40,7 +41,7 @@ typedef struct cli_command {
     const char *operand_choices;
     bool operand_required;
     bool settings; /* takes the library's own options too */
-    bool computes; /* takes --threads and --cpu-mask */
+    bool computes; /* takes --threads, --cpu-mask and --cuda-level */
     const char *about;
     const char *example;
     const cli_option *own;

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -36,11 +37,13 @@ bool cli_open_context(const cli_args *args, zoe_context **out) {
     if (status == ZOE_OK) {
         if (!cli_apply(args, *out, CLI_CONTEXT, &options)) {
             zoe_context_free(*out);
+            *out = NULL;
             return false;
         }
         zoe_context_free(*out);
         settings.threads = options.threads;
         settings.cpu_mask = (uint32_t)options.cpu_mask;
+        if (options.cuda_level) settings.cuda_level = atoi(options.cuda_level + strlen("sm_"));
         status = zoe_context_create(&settings, out);
     }
     if (status != ZOE_OK) cli_complain("%s", zoe_strerror(status));

@@ -314,7 +314,7 @@ static int run_part(bench *b) {
     ZOE_TRY(zoe_report_set(b->ctx, b->report, "shape", b->shape));
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         if (strcmp(s->what, parts[i].name) == 0) {
-            ZOE_TRY(zoe_backend_open(b->ctx, s->device, NULL, &b->be));
+            ZOE_TRY(zoe_backend_open(b->ctx, s->device, NULL, 0, &b->be));
             ZOE_TRY(parts[i].run(b));
             ZOE_TRY(zoe_report_set(b->ctx, b->report, "peak_device_bytes", json_integer(b->device_peak)));
             return zoe_report_set(b->ctx, b->report, "peak_host_bytes", json_integer(zoe_peak_resident_bytes()));

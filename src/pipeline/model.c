@@ -23,8 +23,8 @@ void zoe_folder_close(zoe_folder *folder) {
 }
 
 /* "cuda" or "cuda:N" */
-static int open_cuda(zoe_context *ctx, const char *device, const char *dtype, zoe_backend **out) {
-    zoe_plugin_settings settings = {.dtype = ZOE_BF16};
+static int open_cuda(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_backend **out) {
+    zoe_plugin_settings settings = {.dtype = ZOE_BF16, .budget = vram, .largest_level = ctx->settings.cuda_level};
     const zoe_plugin *plugin;
     if (device[4] == ':') {
         char *end;
@@ -41,7 +41,7 @@ static int open_cuda(zoe_context *ctx, const char *device, const char *dtype, zo
     return plugin->create(ctx, &settings, out);
 }
 
-int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, zoe_backend **out) {
+int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_backend **out) {
     *out = NULL;
     if (!device) device = "cpu";
     if (strcmp(device, "cpu") == 0) {
@@ -50,7 +50,8 @@ int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, zo
                             "dtype %s: the CPU computes in f32 (weights stay in the type of their file)", dtype);
         return zoe_cpu_backend_create(ctx, 0, out);
     }
-    if (strncmp(device, "cuda", 4) == 0 && (device[4] == 0 || device[4] == ':')) return open_cuda(ctx, device, dtype, out);
+    if (strncmp(device, "cuda", 4) == 0 && (device[4] == 0 || device[4] == ':'))
+        return open_cuda(ctx, device, dtype, vram, out);
     return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "device %s: expected cpu, cuda or cuda:N", device);
 }
 
@@ -68,7 +69,7 @@ static int open_model(zoe_context *ctx, const char *dir, const zoe_model_setting
     if (!model->path) ZOE_TRY_DONE(zoe_out_of_memory(ctx, strlen(dir), "path"));
     ZOE_TRY_DONE(zoe_folder_open(ctx, dir, &folder));
     ZOE_TRY_DONE(zoe_family_find(&folder, &model->family));
-    if (!model->be) ZOE_TRY_DONE(zoe_backend_open(ctx, settings->device, settings->dtype, &model->be));
+    if (!model->be) ZOE_TRY_DONE(zoe_backend_open(ctx, settings->device, settings->dtype, settings->vram, &model->be));
     ZOE_TRY_DONE(model->family->open(model->be, &folder, ZOE_DTYPE_COUNT, &model->impl));
     *out = model;
 done:

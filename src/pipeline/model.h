@@ -17,8 +17,9 @@ struct zoe_model {
 int zoe_folder_open(zoe_context *ctx, const char *path, zoe_folder *out);
 void zoe_folder_close(zoe_folder *folder);
 
-/* The backend that `device` ("cpu", "cuda:N") and `dtype` (NULL: its own choice) name. */
-int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, zoe_backend **out);
+/* The backend that `device` ("cpu", "cuda:N") and `dtype` (NULL: its own choice) name; `vram`: bytes of a device's memory
+ * that it may use, 0: what is free, less a margin. */
+int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_backend **out);
 
 /* A twin of the model on another backend, which it owns, also on failure. */
 int zoe_model_open_on(const zoe_model *model, zoe_backend *be, zoe_model **out);

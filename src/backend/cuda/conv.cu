@@ -125,8 +125,7 @@ template <typename T> __global__ void __launch_bounds__(256) conv_plain_kernel(z
 #pragma unroll
             for (int row = 0; row < 4; row++)
 #pragma unroll
-                for (int column = 0; column < 4; column++)
-                    sum[row][column] += a[i][ty + 16 * row] * b[i][tx + 16 * column];
+                for (int column = 0; column < 4; column++) sum[row][column] += a[i][ty + 16 * row] * b[i][tx + 16 * column];
         __syncthreads();
     }
     for (int row = 0; row < 4; row++)

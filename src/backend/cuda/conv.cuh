@@ -9,8 +9,7 @@
 #include "backend/cuda/mma.cuh"
 
 /* Input frame for output frame `frame` and kernel tap `tap` in time; NULL where it is zero. */
-template <typename T>
-__device__ __forceinline__ const T *input_frame(const zoe_cuda_convolution &p, int frame, int tap) {
+template <typename T> __device__ __forceinline__ const T *input_frame(const zoe_cuda_convolution &p, int frame, int tap) {
     int64_t plane = (int64_t)p.height * p.width * p.in;
     int at = frame * p.stride[0] + tap - p.pad[0];
     if (at < 0 || at >= p.before + p.frames) return NULL;
@@ -25,9 +24,9 @@ __device__ __forceinline__ const T *input_frame(const zoe_cuda_convolution &p, i
  */
 template <int ROWS, int COLS, int PIECES, int THREADS> struct conv_fetcher {
     static constexpr int STEP = THREADS / PIECES, A = ROWS / STEP, B = (COLS + STEP - 1) / STEP;
-    int line[A], column[A]; /* of the pixels' first tap */
-    int pixel[A];           /* elements from the frame's start at the present tap; negative: zeros */
-    int weight[B];          /* elements to the row's weights; negative: none */
+    int line[A], column[A];     /* of the pixels' first tap */
+    int pixel[A];               /* elements from the frame's start at the present tap; negative: zeros */
+    int weight[B];              /* elements to the row's weights; negative: none */
     int t, h, w, channel, last; /* where the piece is; `last`: the time tap behind the end */
     int steps, k;               /* k: this tap's place in a row of weights */
     const bf16 *from;           /* the present tap's frame */
@@ -98,7 +97,8 @@ template <int ROWS, int COLS, int PIECES, int THREADS> struct conv_fetcher {
 
 /* Writes sums [ROWS, COLS + 4] from shared memory with bias and residual, in whole pieces where the channels allow it. */
 template <int ROWS, int COLS, int THREADS>
-__device__ __forceinline__ void conv_write(const zoe_cuda_convolution &p, const float *sums, int frame, int row0, int column0) {
+__device__ __forceinline__ void conv_write(const zoe_cuda_convolution &p, const float *sums, int frame, int row0,
+                                           int column0) {
     int pixels = p.out_height * p.out_width;
     for (int index = threadIdx.x; index < ROWS * (COLS / 8); index += THREADS) {
         int row = index / (COLS / 8), n = index % (COLS / 8) * 8, pixel = row0 + row, channel = column0 + n;

@@ -41,7 +41,8 @@ template <int COLS> __global__ void __launch_bounds__(THREADS) conv_wgmma_kernel
         cp_async_wait<STAGES - 3>();
         fence_async();
         __syncthreads();
-        uint32_t a_tile = base + s % STAGES * stage_size + group * 64 * 128, b_tile = base + s % STAGES * stage_size + a_size;
+        uint32_t a_tile = base + s % STAGES * stage_size + group * 64 * 128,
+                 b_tile = base + s % STAGES * stage_size + a_size;
         wgmma_fence();
 #pragma unroll
         for (int k = 0; k < 4; k++) wgmma_bf16<COLS>(sum, wgmma_tile(a_tile + k * 32), wgmma_tile(b_tile + k * 32));

@@ -10,10 +10,10 @@
 
 #define ZOE_CUDA_BLAS_WORKSPACE ((size_t)32 << 20)
 
-typedef struct zoe_cuda_plan zoe_cuda_plan;             /* a matrix product with its chosen algorithm */
-typedef struct zoe_cuda_sdpa zoe_cuda_sdpa;             /* attention through cuDNN */
-typedef struct zoe_cuda_slab zoe_cuda_slab;             /* device memory shared by small tensors */
-typedef unsigned long long zoe_cuda_physical;           /* a piece of physical memory */
+typedef struct zoe_cuda_plan zoe_cuda_plan;   /* a matrix product with its chosen algorithm */
+typedef struct zoe_cuda_sdpa zoe_cuda_sdpa;   /* attention through cuDNN */
+typedef struct zoe_cuda_slab zoe_cuda_slab;   /* device memory shared by small tensors */
+typedef unsigned long long zoe_cuda_physical; /* a piece of physical memory */
 
 /* Device memory that lives until freed. */
 typedef struct zoe_cuda_pool {
@@ -50,8 +50,8 @@ typedef struct zoe_cuda {
     zoe_cuda_pool pool;
     zoe_cuda_staging staging;
     zoe_cuda_fetch fetch;
-    size_t budget;       /* bytes of device memory allowed */
-    size_t granularity;  /* of the arena's growth */
+    size_t budget;             /* bytes of device memory allowed */
+    size_t granularity;        /* of the arena's growth */
     zoe_cuda_physical *pieces; /* of the arena, each `granularity` bytes, from its base on */
     size_t piece_count, piece_capacity;
     int *flag; /* on the device */
@@ -89,9 +89,9 @@ void zoe_cuda_arena_trim(zoe_backend *be);
  * `straight`, [depth, cols]. */
 typedef struct zoe_cuda_product {
     int64_t rows, cols, depth, batch;
-    int64_t ldx, ldw, ldy, ldc;             /* row strides */
-    int64_t step_x, step_w, step_y;         /* batch strides */
-    zoe_dtype in, out;                      /* of x and w; of y and c */
+    int64_t ldx, ldw, ldy, ldc;     /* row strides */
+    int64_t step_x, step_w, step_y; /* batch strides */
+    zoe_dtype in, out;              /* of x and w; of y and c */
     int straight;
     int epilogue; /* cublasLtEpilogue_t */
     float alpha, beta;

@@ -98,7 +98,8 @@ cudaError_t zoe_cuda_launch_walk(const zoe_cuda_walk *w, cudaStream_t stream) {
 
 template <typename T> __global__ void __launch_bounds__(THREADS) finish_kernel(zoe_cuda_finish p) {
     int64_t width = p.cols / 8;
-    for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < p.rows * width; at += (int64_t)gridDim.x * THREADS) {
+    for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < p.rows * width;
+         at += (int64_t)gridDim.x * THREADS) {
         int64_t row = at / width, column = at % width * 8;
         float v[8], a[8];
         load8(v, (const T *)p.sum + row * p.lds + column);
@@ -134,7 +135,8 @@ __device__ __forceinline__ void finish_one(const zoe_cuda_finish &p, float sum, 
 }
 
 __global__ void __launch_bounds__(THREADS) any_finish_kernel(zoe_cuda_finish p) {
-    for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < p.rows * p.cols; at += (int64_t)gridDim.x * THREADS) {
+    for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < p.rows * p.cols;
+         at += (int64_t)gridDim.x * THREADS) {
         int64_t row = at / p.cols, column = at % p.cols;
         finish_one(p, load_any(p.sum, p.sum_type, row * p.lds + column), row, column);
     }
@@ -191,8 +193,9 @@ cudaError_t zoe_cuda_launch_few_rows(const zoe_cuda_finish *p, const void *x, in
         if (p->residual) part.residual = (const char *)p->residual + (size_t)(row * p->ldr) * r_size;
         if (p->group) part.group = p->group + row;
         dim3 grid((unsigned)((p->cols + THREADS / 32 - 1) / (THREADS / 32)), (unsigned)((part.rows + FEW - 1) / FEW));
-        few_rows_kernel<<<grid, THREADS, 0, stream>>>(
-            part, (const char *)x + (size_t)(row * ldx) * zoe_cuda_type_size(x_type), x_type, ldx, w, w_type, depth);
+        few_rows_kernel<<<grid, THREADS, 0, stream>>>(part,
+                                                      (const char *)x + (size_t)(row * ldx) * zoe_cuda_type_size(x_type),
+                                                      x_type, ldx, w, w_type, depth);
     }
     return cudaGetLastError();
 }

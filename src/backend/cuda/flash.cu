@@ -90,7 +90,7 @@ template <int D> __global__ void __launch_bounds__(THREADS) flash_kernel(zoe_cud
                 s[j][i] = key < left ? s[j][i] * factor + (key == left - 1 ? last : 0) : -INFINITY;
             }
 
-        /* Each half of the registers is one row. */
+            /* Each half of the registers is one row. */
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             float best = top[half];
@@ -142,7 +142,8 @@ template <int D> __global__ void __launch_bounds__(THREADS) flash_kernel(zoe_cud
     for (int i = 0; i < 16 * (D / 8) / 32; i++) {
         int index = lane + i * 32, row = warp * 16 + index / (D / 8), piece = index % (D / 8);
         if (first + row < p.queries)
-            *(uint4 *)(y + (first + row) * p.y_row + piece * 8) = *(uint4 *)(shared + (tile_at<D>(q_tile, row, piece) - base));
+            *(uint4 *)(y + (first + row) * p.y_row + piece * 8) =
+                *(uint4 *)(shared + (tile_at<D>(q_tile, row, piece) - base));
     }
 }
 

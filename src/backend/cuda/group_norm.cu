@@ -1,27 +1,22 @@
 /*
- * Group norm over [frames, height, width, channels]: sums of every channel over fixed parts of the pixels, folded into a
- * factor and a shift for each channel, then one pass over everything.
+ * Group norm over [frames, height, width, channels]: sums of every channel over fixed parts of the pixels, folded into
+ * mean, factor and shift of each channel, then one pass over everything.
  */
 #include "backend/cuda/device.cuh"
 
 #define THREADS 256
 #define PARTS   ZOE_CUDA_GROUP_PARTS
 #define WARPS   (THREADS / 32)
-#define RUN     64 /* rows summed in float before the sum goes on in double */
 
 /* sums [PARTS, 2, channels]: a block takes 32 channels of a part. */
 __global__ void __launch_bounds__(THREADS) group_sums_kernel(zoe_cuda_group_norm p, double *sums) {
     __shared__ double partial[2][WARPS][32];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = blockIdx.y * 32 + lane;
     int64_t first = p.rows * blockIdx.x / PARTS, end = p.rows * (blockIdx.x + 1) / PARTS;
-    double sum = 0, squares = 0;
-    for (int64_t row = first + warp; row < end && channel < p.channels;) {
-        float s = 0, q = 0;
-        for (int i = 0; i < RUN && row < end; i++, row += WARPS) {
-            float x = load_any(p.x, p.type, row * p.channels + channel);
-            s += x, q += x * x;
-        }
-        sum += s, squares += q;
+    double sum = 0, squares = 0; /* double: the two are subtracted in the end */
+    for (int64_t row = first + warp; row < end && channel < p.channels; row += WARPS) {
+        double x = load_any(p.x, p.type, row * p.channels + channel);
+        sum += x, squares += x * x;
     }
     partial[0][warp][lane] = sum, partial[1][warp][lane] = squares;
     __syncthreads();
@@ -31,7 +26,8 @@ __global__ void __launch_bounds__(THREADS) group_sums_kernel(zoe_cuda_group_norm
     sums[((int64_t)blockIdx.x * 2 + warp) * p.channels + channel] = total;
 }
 
-/* factor and shift [2, channels]: a block takes a group. */
+/* norm(x) * weight + bias as (x - mean) * factor + shift; affine: mean, factor and shift [3, channels]. A block takes a
+ * group. */
 __global__ void __launch_bounds__(THREADS) group_fold_kernel(zoe_cuda_group_norm p, const double *sums, float *affine) {
     __shared__ double partial[2][THREADS];
     int size = p.channels / p.groups, start = blockIdx.x * size;
@@ -51,9 +47,9 @@ __global__ void __launch_bounds__(THREADS) group_fold_kernel(zoe_cuda_group_norm
     double count = (double)p.rows * size, mean = partial[0][0] / count;
     double variance = fmax(partial[1][0] / count - mean * mean, 0.0), scale = 1 / sqrt(variance + p.eps);
     for (int i = threadIdx.x; i < size; i += THREADS) {
-        double weight = p.weight ? p.weight[start + i] : 1, bias = p.bias ? p.bias[start + i] : 0;
-        affine[start + i] = (float)(scale * weight);
-        affine[p.channels + start + i] = (float)(bias - mean * scale * weight);
+        affine[start + i] = (float)mean;
+        affine[p.channels + start + i] = (float)(scale * (p.weight ? p.weight[start + i] : 1));
+        affine[2 * p.channels + start + i] = p.bias ? p.bias[start + i] : 0;
     }
 }
 
@@ -62,12 +58,14 @@ __global__ void __launch_bounds__(THREADS) group_apply_kernel(zoe_cuda_group_nor
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count; i += (int64_t)gridDim.x * THREADS) {
         int64_t row = i / p.channels;
         int channel = (int)(i - row * p.channels);
-        float y = load_any(p.x, p.type, i) * affine[channel] + affine[p.channels + channel];
+        float y =
+            (load_any(p.x, p.type, i) - affine[channel]) * affine[p.channels + channel] + affine[2 * p.channels + channel];
         if (p.scale) {
             int frame = (int)(row / plane), pixel = (int)(row % plane), line = pixel / p.width, column = pixel % p.width;
             int from = p.first_apart ? (frame ? 1 + (frame - 1) * (p.map[0] - 1) / (p.frames - 1) : 0)
                                      : frame * p.map[0] / p.frames;
-            int64_t cell = ((int64_t)from * p.map[1] + line / (p.height / p.map[1])) * p.map[2] + column / (p.width / p.map[2]);
+            int64_t cell =
+                ((int64_t)from * p.map[1] + line / (p.height / p.map[1])) * p.map[2] + column / (p.width / p.map[2]);
             y = y * load_any(p.scale, p.type, cell * p.channels + channel) +
                 load_any(p.shift, p.type, cell * p.channels + channel);
         }

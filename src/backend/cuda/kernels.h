@@ -23,11 +23,11 @@ typedef struct zoe_cuda_rows {
     int parts, width; /* of a part */
     int kind, act;
     float eps;
-    const float *weight, *bias;          /* [width] */
-    const float *scale, *shift;          /* [groups, width] */
+    const float *weight, *bias; /* [width] */
+    const float *scale, *shift; /* [groups, width] */
     int64_t ld_scale, ld_shift;
-    const int32_t *group;                /* [tokens] or NULL */
-    const float *cos, *sin;              /* [tokens, pairs] or NULL */
+    const int32_t *group;   /* [tokens] or NULL */
+    const float *cos, *sin; /* [tokens, pairs] or NULL */
     int pairs;
 } zoe_cuda_rows;
 cudaError_t zoe_cuda_launch_rows(const zoe_cuda_rows *p, cudaStream_t stream);
@@ -76,7 +76,7 @@ cudaError_t zoe_cuda_launch_walk(const zoe_cuda_walk *w, cudaStream_t stream);
 typedef struct zoe_cuda_group_norm {
     const void *x, *scale, *shift;
     void *y;
-    int type; /* of all four */
+    int type;     /* of all four */
     int64_t rows; /* frames * height * width */
     int frames, height, width, channels, groups;
     float eps;
@@ -84,7 +84,7 @@ typedef struct zoe_cuda_group_norm {
     int map[3], first_apart; /* frames, height and width of scale and shift */
     int act;
 } zoe_cuda_group_norm;
-/* sums [ZOE_CUDA_GROUP_PARTS, 2, channels] and affine [2, channels] are scratch. */
+/* sums [ZOE_CUDA_GROUP_PARTS, 2, channels] and affine [3, channels] are scratch. */
 cudaError_t zoe_cuda_launch_group_norm(const zoe_cuda_group_norm *p, double *sums, float *affine, cudaStream_t stream);
 
 /* p = softmax(scores + bias) by rows of keys. */

@@ -44,8 +44,7 @@ static int product(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, const zoe
                    int64_t rows) {
     zoe_backend *be = &cuda->base;
     bool whole = !p->gate && !(p->residual && p->act != ZOE_ACT_NONE) &&
-                 (p->act == ZOE_ACT_NONE ||
-                  (p->act == ZOE_ACT_GELU_TANH && y->dtype == ZOE_BF16 && !p->residual)) &&
+                 (p->act == ZOE_ACT_NONE || (p->act == ZOE_ACT_GELU_TANH && y->dtype == ZOE_BF16 && !p->residual)) &&
                  (!p->residual || p->residual->dtype == y->dtype);
     const void *bias = NULL;
     zoe_tensor sum = *y;

@@ -25,8 +25,8 @@ static int over_budget(zoe_cuda *cuda, size_t bytes, const char *what) {
     zoe_bytes_text(wanted, sizeof wanted, (int64_t)bytes);
     zoe_bytes_text(held, sizeof held, cuda->base.device_bytes);
     zoe_bytes_text(budget, sizeof budget, (int64_t)cuda->budget);
-    return zoe_fail(cuda->base.ctx, ZOE_ERR_NOMEM, "device %d: %s more for %s do not fit: %s of %s are in use", cuda->device,
-                    wanted, what, held, budget);
+    return zoe_fail(cuda->base.ctx, ZOE_ERR_NOMEM, "device %d: %s more for %s do not fit: %s of %s are in use",
+                    cuda->device, wanted, what, held, budget);
 }
 
 static void hold(zoe_cuda *cuda, int64_t bytes) {

@@ -18,9 +18,8 @@ static int too_wide(zoe_backend *be, const char *op, int64_t width) {
 /* ---- rows ---- */
 
 int zoe_cuda_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p) {
-    static const int kinds[] = {[ZOE_NORM_LAYER] = ZOE_CUDA_NORM_LAYER,
-                                [ZOE_NORM_RMS] = ZOE_CUDA_NORM_RMS,
-                                [ZOE_NORM_L2] = ZOE_CUDA_NORM_L2};
+    static const int kinds[] =
+        {[ZOE_NORM_LAYER] = ZOE_CUDA_NORM_LAYER, [ZOE_NORM_RMS] = ZOE_CUDA_NORM_RMS, [ZOE_NORM_L2] = ZOE_CUDA_NORM_L2};
     int64_t width = x->shape[x->rank - 1];
     ZOE_TRY(enter(be, "norm", 2, (const zoe_tensor *[]){y, x}));
     ZOE_TRY(too_wide(be, "norm", width));
@@ -47,9 +46,8 @@ int zoe_cuda_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe
 }
 
 int zoe_cuda_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_qk *p) {
-    static const int kinds[] = {[ZOE_NORM_LAYER] = ZOE_CUDA_NORM_LAYER,
-                                [ZOE_NORM_RMS] = ZOE_CUDA_NORM_RMS,
-                                [ZOE_NORM_L2] = ZOE_CUDA_NORM_L2};
+    static const int kinds[] =
+        {[ZOE_NORM_LAYER] = ZOE_CUDA_NORM_LAYER, [ZOE_NORM_RMS] = ZOE_CUDA_NORM_RMS, [ZOE_NORM_L2] = ZOE_CUDA_NORM_L2};
     int64_t width = x->shape[1], parts = p->normalise && p->per_head ? p->heads : 1;
     ZOE_TRY(enter(be, "qk_prepare", 2, (const zoe_tensor *[]){y, x}));
     ZOE_TRY(too_wide(be, "qk_prepare", width));
@@ -79,7 +77,7 @@ static int group_norm(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, const 
     int64_t channels = x->shape[3];
     zoe_tensor sums, affine;
     ZOE_TRY(ZOE_NEW(be, &sums, ZOE_F64, ZOE_CUDA_GROUP_PARTS, 2, channels));
-    ZOE_TRY(ZOE_NEW(be, &affine, ZOE_F32, 2, channels));
+    ZOE_TRY(ZOE_NEW(be, &affine, ZOE_F32, 3, channels));
     zoe_cuda_group_norm g = {.x = x->data,
                              .y = y->data,
                              .type = x->dtype,
@@ -171,7 +169,8 @@ int zoe_cuda_zero(zoe_backend *be, zoe_tensor *y) {
     const zoe_tensor *both[] = {y, y};
     if (zoe_tensor_dense(y)) {
         ZOE_TRY(enter(be, "zero", 0, NULL));
-        return zoe_cuda_check(be, cudaMemsetAsync(y->data, 0, (size_t)zoe_tensor_bytes(y), zoe_cuda_of(be)->stream), "zero");
+        return zoe_cuda_check(be, cudaMemsetAsync(y->data, 0, (size_t)zoe_tensor_bytes(y), zoe_cuda_of(be)->stream),
+                              "zero");
     }
     ZOE_TRY(enter(be, "zero", 1, both));
     zoe_cuda_walk w = walk_over(ZOE_CUDA_ZERO, 1, both, false);

@@ -31,8 +31,10 @@ static int layout(zoe_backend *be, cublasLtMatrixLayout_t *out, zoe_dtype dtype,
     if (batch <= 1) return ZOE_OK;
     ZOE_TRY(zoe_cuda_blas_check(
         be, cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count), "batch"));
-    return zoe_cuda_blas_check(
-        be, cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof step), "batch");
+    return zoe_cuda_blas_check(be,
+                               cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step,
+                                                                sizeof step),
+                               "batch");
 }
 
 static void destroy(zoe_cuda_plan *plan) {
@@ -54,11 +56,13 @@ static int describe(zoe_backend *be, zoe_cuda_plan *plan, const void *bias) {
     cublasLtEpilogue_t epilogue = (cublasLtEpilogue_t)p->epilogue;
     int64_t w_width = p->straight ? p->cols : p->depth, w_rows = p->straight ? p->depth : p->cols;
     ZOE_TRY(zoe_cuda_blas_check(be, cublasLtMatmulDescCreate(&plan->what, CUBLAS_COMPUTE_32F, CUDA_R_32F), "product"));
-    ZOE_TRY(zoe_cuda_blas_check(
-        be, cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_TRANSA, &turn, sizeof turn), "transposition"));
-    ZOE_TRY(zoe_cuda_blas_check(
-        be, cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue),
-        "epilogue"));
+    ZOE_TRY(zoe_cuda_blas_check(be,
+                                cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_TRANSA, &turn, sizeof turn),
+                                "transposition"));
+    ZOE_TRY(zoe_cuda_blas_check(be,
+                                cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                                               sizeof epilogue),
+                                "epilogue"));
     ZOE_TRY(set_bias(be, plan, bias));
     ZOE_TRY(layout(be, &plan->w, p->in, w_width, w_rows, p->ldw, p->batch, p->step_w));
     ZOE_TRY(layout(be, &plan->x, p->in, p->depth, p->rows, p->ldx, p->batch, p->step_x));
@@ -67,9 +71,10 @@ static int describe(zoe_backend *be, zoe_cuda_plan *plan, const void *bias) {
 }
 
 static int choose(zoe_cuda *cuda, zoe_cuda_plan *plan) {
-    static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES};
+    static const cublasLtMatmulPreferenceAttributes_t alignments[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+                                                                      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                                                                      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                                                                      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES};
     zoe_backend *be = &cuda->base;
     size_t workspace = ZOE_CUDA_BLAS_WORKSPACE;
     cublasLtMatmulPreference_t preference;

@@ -6,7 +6,8 @@
 /* ---- norm and rotation ---- */
 
 /* (x - mean) * factor */
-template <int LANES> __device__ __forceinline__ void finish_statistics(const zoe_cuda_rows &p, float squares, float *factor) {
+template <int LANES>
+__device__ __forceinline__ void finish_statistics(const zoe_cuda_rows &p, float squares, float *factor) {
     squares = group_sum<LANES>(squares);
     if (p.kind == ZOE_CUDA_NORM_L2)
         *factor = sqrtf((float)p.width) / fmaxf(sqrtf(squares), p.eps);
@@ -236,8 +237,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 cudaError_t zoe_cuda_launch_embedding(void *y, int y_type, int64_t ldy, const void *table, int table_type, int64_t entries,
-                                      int64_t width, const int32_t *ids, int64_t step, int64_t count,
-                                      cudaStream_t stream) {
+                                      int64_t width, const int32_t *ids, int64_t step, int64_t count, cudaStream_t stream) {
     if (count <= 0) return cudaSuccess;
     embedding_kernel<<<(unsigned)count, THREADS, 0, stream>>>(y, y_type, ldy, table, table_type, entries, width, ids, step);
     return cudaGetLastError();

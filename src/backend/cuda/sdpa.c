@@ -119,7 +119,8 @@ static void one_operation(builder *b) {
 
 static const cudnnDataType_t f32 = CUDNN_DATA_FLOAT;
 
-static void matmul(builder *b, cudnnBackendDescriptor_t left, cudnnBackendDescriptor_t right, cudnnBackendDescriptor_t out) {
+static void matmul(builder *b, cudnnBackendDescriptor_t left, cudnnBackendDescriptor_t right,
+                   cudnnBackendDescriptor_t out) {
     cudnnBackendDescriptor_t what = create(b, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
     set(b, what, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &f32);
     finalize(b, what);
@@ -182,14 +183,13 @@ static bool make_plan(builder *b, cudnnBackendDescriptor_t configuration, plan *
     cudnnBackendDescriptor_t how = NULL;
     int64_t count;
     if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &how) != CUDNN_STATUS_SUCCESS) return false;
-    bool good =
-        cudnnBackendSetAttribute(how, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &b->handle) ==
-            CUDNN_STATUS_SUCCESS &&
-        cudnnBackendSetAttribute(how, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
-                                 &configuration) == CUDNN_STATUS_SUCCESS &&
-        cudnnBackendFinalize(how) == CUDNN_STATUS_SUCCESS &&
-        cudnnBackendGetAttribute(how, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count,
-                                 &out->workspace) == CUDNN_STATUS_SUCCESS;
+    bool good = cudnnBackendSetAttribute(how, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &b->handle) ==
+                    CUDNN_STATUS_SUCCESS &&
+                cudnnBackendSetAttribute(how, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                                         &configuration) == CUDNN_STATUS_SUCCESS &&
+                cudnnBackendFinalize(how) == CUDNN_STATUS_SUCCESS &&
+                cudnnBackendGetAttribute(how, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count,
+                                         &out->workspace) == CUDNN_STATUS_SUCCESS;
     if (good)
         out->how = how;
     else

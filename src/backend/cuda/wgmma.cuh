@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* Rows of 128 bytes in shared memory, swizzled: 16-byte piece c of row r at piece c ^ (r % 8); tiles at multiples of 1024. */
+/* Rows of 128 bytes in shared memory, swizzled: 16-byte piece c of row r at piece c ^ (r % 8); tiles at multiples of 1024.
+ */
 __device__ __forceinline__ uint64_t wgmma_tile(uint32_t address) {
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
@@ -26,48 +27,47 @@ __device__ __forceinline__ void fence_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-#define ZOE_F8_OPERANDS(d, i)                                                                                                       \
-    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define ZOE_F32_OPERANDS(d, i) ZOE_F8_OPERANDS(d, i), ZOE_F8_OPERANDS(d, i + 8), ZOE_F8_OPERANDS(d, i + 16), ZOE_F8_OPERANDS(d, i + 24)
+#define ZOE_F8_OPERANDS(d, i)                                                                                              \
+    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]),            \
+        "+f"(d[i + 7])
+#define ZOE_F32_OPERANDS(d, i)                                                                                             \
+    ZOE_F8_OPERANDS(d, i), ZOE_F8_OPERANDS(d, i + 8), ZOE_F8_OPERANDS(d, i + 16), ZOE_F8_OPERANDS(d, i + 24)
 
 /* d[64, COLS] += a[64, 16] b[COLS, 16]^T, of bf16 tiles in shared memory. */
 template <int COLS> __device__ __forceinline__ void wgmma_bf16(float (&d)[COLS / 2], uint64_t a, uint64_t b);
 
 template <> __device__ __forceinline__ void wgmma_bf16<96>(float (&d)[48], uint64_t a, uint64_t b) {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
-        "%48, %49, 1, 1, 1, 0, 0;"
-        : ZOE_F32_OPERANDS(d, 0), ZOE_F8_OPERANDS(d, 32), ZOE_F8_OPERANDS(d, 40)
-        : "l"(a), "l"(b));
+    asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
+                 "%48, %49, 1, 1, 1, 0, 0;"
+                 : ZOE_F32_OPERANDS(d, 0), ZOE_F8_OPERANDS(d, 32), ZOE_F8_OPERANDS(d, 40)
+                 : "l"(a), "l"(b));
 }
 
 template <> __device__ __forceinline__ void wgmma_bf16<128>(float (&d)[64], uint64_t a, uint64_t b) {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, 1, 1, 1, 0, 0;"
-        : ZOE_F32_OPERANDS(d, 0), ZOE_F32_OPERANDS(d, 32)
-        : "l"(a), "l"(b));
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                 "%64, %65, 1, 1, 1, 0, 0;"
+                 : ZOE_F32_OPERANDS(d, 0), ZOE_F32_OPERANDS(d, 32)
+                 : "l"(a), "l"(b));
 }
 
 template <> __device__ __forceinline__ void wgmma_bf16<192>(float (&d)[96], uint64_t a, uint64_t b) {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
-        "%96, %97, 1, 1, 1, 0, 0;"
-        : ZOE_F32_OPERANDS(d, 0), ZOE_F32_OPERANDS(d, 32), ZOE_F32_OPERANDS(d, 64)
-        : "l"(a), "l"(b));
+    asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+                 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+                 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
+                 "%96, %97, 1, 1, 1, 0, 0;"
+                 : ZOE_F32_OPERANDS(d, 0), ZOE_F32_OPERANDS(d, 32), ZOE_F32_OPERANDS(d, 64)
+                 : "l"(a), "l"(b));
 }
 
 #endif
