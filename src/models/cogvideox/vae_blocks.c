@@ -138,38 +138,47 @@ int zoe_cogvideox_norm_silu(const zoe_cogvideox_vae *vae, const cogvideox_norm *
     return ZOE_OK;
 }
 
-/* y = x + conv(silu(norm(conv(silu(norm(x)))))); y serves as scratch before it is written */
-static int run_resnet(const zoe_cogvideox_vae *vae, cogvideox_resnet *resnet, const zoe_tensor *latents,
-                      const zoe_tensor *x, zoe_tensor *y) {
+/* A chain of resnets works in three buffers: `a` holds what goes in and comes out, `b` and `c` what is on the way. */
+typedef struct buffers {
+    zoe_tensor a, b, c;
+} buffers;
+
+/* Where the channels change: a = shortcut(a) + conv(silu(norm(conv(silu(norm(a)))))), in the same memory if that is enough.
+ */
+static int run_changing(const zoe_cogvideox_vae *vae, cogvideox_resnet *resnet, const zoe_tensor *latents, buffers *t) {
     zoe_backend *be = vae->be;
-    size_t mark = zoe_arena_mark(be);
-    zoe_tensor hidden, normed = *y, shortcut;
-    ZOE_TRY(zoe_new_tensor(be, &hidden, be->dtype, 4, y->shape));
-    size_t inner = zoe_arena_mark(be);
-    if (resnet->shortcut.w.rank) ZOE_TRY(zoe_new_tensor(be, &normed, be->dtype, 4, x->shape));
-    ZOE_TRY(zoe_cogvideox_norm_silu(vae, &resnet->norm_1, &normed, x, latents));
-    ZOE_TRY(zoe_cogvideox_conv(be, &resnet->conv_1, &hidden, &normed, NULL));
-    zoe_arena_release(be, inner);
-    ZOE_TRY(zoe_cogvideox_norm_silu(vae, &resnet->norm_2, &hidden, &hidden, latents));
-    if (resnet->shortcut.w.rank) {
-        ZOE_TRY(zoe_new_tensor(be, &shortcut, be->dtype, 4, y->shape));
-        ZOE_TRY(zoe_cogvideox_conv(be, &resnet->shortcut, &shortcut, x, NULL));
-        x = &shortcut;
-    }
-    ZOE_TRY(zoe_cogvideox_conv(be, &resnet->conv_2, y, &hidden, x));
-    zoe_arena_release(be, mark);
+    zoe_tensor out = zoe_tensor_of(t->a.data, be->dtype, 4, t->c.shape);
+    if (zoe_tensor_bytes(&out) > zoe_tensor_bytes(&t->a)) ZOE_TRY(zoe_new_tensor(be, &out, be->dtype, 4, t->c.shape));
+    ZOE_TRY(zoe_cogvideox_conv(be, &resnet->shortcut, &t->b, &t->a, NULL));
+    ZOE_TRY(zoe_cogvideox_norm_silu(vae, &resnet->norm_1, &t->a, &t->a, latents));
+    ZOE_TRY(zoe_cogvideox_conv(be, &resnet->conv_1, &t->c, &t->a, NULL));
+    ZOE_TRY(zoe_cogvideox_norm_silu(vae, &resnet->norm_2, &t->c, &t->c, latents));
+    ZOE_TRY(zoe_cogvideox_conv(be, &resnet->conv_2, &out, &t->c, &t->b));
+    t->a = out;
+    return ZOE_OK;
+}
+
+/* a += conv(silu(norm(conv(silu(norm(a)))))); a and b change places */
+static int run_resnet(const zoe_cogvideox_vae *vae, cogvideox_resnet *resnet, const zoe_tensor *latents, buffers *t) {
+    zoe_backend *be = vae->be;
+    zoe_tensor in = t->a;
+    ZOE_TRY(zoe_cogvideox_norm_silu(vae, &resnet->norm_1, &t->b, &t->a, latents));
+    ZOE_TRY(zoe_cogvideox_conv(be, &resnet->conv_1, &t->c, &t->b, NULL));
+    ZOE_TRY(zoe_cogvideox_norm_silu(vae, &resnet->norm_2, &t->c, &t->c, latents));
+    ZOE_TRY(zoe_cogvideox_conv(be, &resnet->conv_2, &t->b, &t->c, &t->a));
+    t->a = t->b;
+    t->b = in;
     return ZOE_OK;
 }
 
 int zoe_cogvideox_resnets(const zoe_cogvideox_vae *vae, cogvideox_resnet *resnets, int count, const zoe_tensor *latents,
                           const zoe_tensor *x, zoe_tensor *y) {
-    zoe_tensor pair[2];
-    for (int i = 0; i < count; i++) {
-        int64_t out = resnets[i].conv_1.w.shape[0];
-        if (i < 2) ZOE_TRY(ZOE_NEW(vae->be, &pair[i], vae->be->dtype, x->shape[0], x->shape[1], x->shape[2], out));
-        ZOE_TRY(run_resnet(vae, &resnets[i], latents, x, &pair[i % 2]));
-        x = &pair[i % 2];
-    }
-    *y = *x;
+    int64_t out = resnets[0].conv_1.w.shape[0];
+    buffers t = {.a = *x};
+    ZOE_TRY(ZOE_NEW(vae->be, &t.b, vae->be->dtype, x->shape[0], x->shape[1], x->shape[2], out));
+    ZOE_TRY(zoe_new_tensor(vae->be, &t.c, vae->be->dtype, 4, t.b.shape));
+    for (int i = 0; i < count; i++)
+        ZOE_TRY((resnets[i].shortcut.w.rank ? run_changing : run_resnet)(vae, &resnets[i], latents, &t));
+    *y = t.a;
     return ZOE_OK;
 }

@@ -70,7 +70,7 @@ int zoe_cogvideox_conv(zoe_backend *be, cogvideox_conv *conv, zoe_tensor *y, con
 int zoe_cogvideox_norm_silu(const zoe_cogvideox_vae *vae, const cogvideox_norm *norm, zoe_tensor *y, const zoe_tensor *x,
                             const zoe_tensor *latents);
 
-/* All of a chain; *y is fresh on the arena. */
+/* All of a chain, of which only the first may change the channels. x is used up: *y may lie in its memory. */
 int zoe_cogvideox_resnets(const zoe_cogvideox_vae *vae, cogvideox_resnet *resnets, int count, const zoe_tensor *latents,
                           const zoe_tensor *x, zoe_tensor *y);
 
