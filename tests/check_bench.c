@@ -1,21 +1,25 @@
 /*
  * checkkernels --bench: how fast the operations are. Products stand beside OpenBLAS' sgemm of the same shape, measured in
- * turns in the same run; the best of several rounds counts, so that a busy machine disturbs less.
+ * turns in the same run. Rates are those of the best round; ratios are taken within each round, and their median counts, as
+ * the machine's speed may drift from round to round.
  */
 #include "checkkernels.h"
 
 #include <cblas.h>
 #include <omp.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define ROUNDS 5
+#define ROUNDS 7
 
-/* Best seconds of each of several things that take turns. */
-static double best_of(double best, double seconds) {
-    return best == 0 || seconds < best ? seconds : best;
-}
+/* The rounds of one thing: operations (or bytes) of a round and its seconds. */
+typedef struct series {
+    const char *name;
+    double work, seconds[ROUNDS];
+} series;
 
 /* With one thread its own time, which a busy machine disturbs little. */
 static double seconds(const checker *c) {
@@ -24,39 +28,67 @@ static double seconds(const checker *c) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-#define TIME(c, best, call)                                                                                                \
+#define TIME(c, times, round, call)                                                                                        \
     do {                                                                                                                   \
         double start_ = seconds(c);                                                                                        \
         check_status(c, call, "bench");                                                                                    \
-        (best) = best_of(best, seconds(c) - start_);                                                                       \
+        (times)->seconds[round] = seconds(c) - start_;                                                                     \
     } while (0)
 
-/* The yardstick: sgemm of a shape. */
+/* GFLOP/s or GB/s of the best round. */
+static double best_rate(const series *s) {
+    double best = s->seconds[0];
+    for (int i = 1; i < ROUNDS; i++)
+        if (s->seconds[i] < best) best = s->seconds[i];
+    return s->work / best * 1e-9;
+}
+
+static int ascending(const void *a, const void *b) {
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* Median over the rounds of the rate of `s` by that of `base`. */
+static double median_ratio(const series *s, const series *base) {
+    double ratios[ROUNDS];
+    for (int i = 0; i < ROUNDS; i++) ratios[i] = s->work / s->seconds[i] / (base->work / base->seconds[i]);
+    qsort(ratios, ROUNDS, sizeof *ratios, ascending);
+    return ratios[ROUNDS / 2];
+}
+
+/* One line: the first series is the yardstick. */
+static void report(const checker *c, int count, const series *s, const char *format, ...) {
+    char what[128];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    printf("%-7s %-58s %s %6.1f", c->level, what, s->name, best_rate(s));
+    for (int i = 1; i < count; i++) printf("; %s %6.1f (%.2f)", s[i].name, best_rate(s + i), median_ratio(s + i, s));
+    printf("\n");
+}
+
+/* sgemm of a shape. */
 typedef struct yardstick {
     operand *a, *b, *c;
     int64_t m, n, k;
-    double best;
 } yardstick;
 
-static yardstick yardstick_of(checker *c, int64_t m, int64_t n, int64_t k) {
-    return (yardstick){.a = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, m, k),
-                       .b = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, k),
-                       .c = OUTPUT(c, ZOE_F32, DENSE, m, n),
-                       .m = m,
-                       .n = n,
-                       .k = k};
+static yardstick yardstick_of(checker *c, int64_t m, int64_t n, int64_t k, series *s) {
+    s->name = "sgemm";
+    s->work = 2 * (double)m * (double)n * (double)k;
+    return (yardstick){INPUT(c, ZOE_F32, DENSE, FILL_SMALL, m, k),
+                       INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, k),
+                       OUTPUT(c, ZOE_F32, DENSE, m, n),
+                       m,
+                       n,
+                       k};
 }
 
-static void sgemm(const checker *c, yardstick *y) {
-    double start = seconds(c);
+static int sgemm(const yardstick *y) {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)y->m, (blasint)y->n, (blasint)y->k, 1, y->a->t.data,
                 (blasint)y->k, y->b->t.data, (blasint)y->k, 0, y->c->t.data, (blasint)y->n);
-    y->best = best_of(y->best, seconds(c) - start);
-}
-
-/* GFLOP/s of the best round. */
-static double ceiling_of(const yardstick *y) {
-    return 2e-9 * (double)y->m * (double)y->n * (double)y->k / y->best;
+    return ZOE_OK;
 }
 
 static bool wanted(const checker *c, const char *op) {
@@ -64,41 +96,19 @@ static bool wanted(const checker *c, const char *op) {
 }
 
 static void linear(checker *c, int64_t m, int64_t n, int64_t k) {
+    double work = 2 * (double)m * (double)n * (double)k;
+    series s[] = {{0}, {.name = "f32", .work = work}, {.name = "bf16", .work = work}, {.name = "f16", .work = work}};
     operand *x = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, m, k), *w = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, k);
     operand *bf16 = INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, n, k), *f16 = INPUT(c, ZOE_F16, DENSE, FILL_SMALL, n, k);
     operand *y = OUTPUT(c, ZOE_F32, DENSE, m, n);
-    yardstick stick = yardstick_of(c, m, n, k);
-    double best[3] = {0}, work = 2e-9 * (double)m * (double)n * (double)k;
+    yardstick stick = yardstick_of(c, m, n, k, s);
     for (int i = 0; i < ROUNDS; i++) {
-        sgemm(c, &stick);
-        TIME(c, best[0], zoe_op_linear(c->be, &y->on, &x->on, &w->on, NULL));
-        TIME(c, best[1], zoe_op_linear(c->be, &y->on, &x->on, &bf16->on, NULL));
-        TIME(c, best[2], zoe_op_linear(c->be, &y->on, &x->on, &f16->on, NULL));
+        TIME(c, s, i, sgemm(&stick));
+        TIME(c, s + 1, i, zoe_op_linear(c->be, &y->on, &x->on, &w->on, NULL));
+        TIME(c, s + 2, i, zoe_op_linear(c->be, &y->on, &x->on, &bf16->on, NULL));
+        TIME(c, s + 3, i, zoe_op_linear(c->be, &y->on, &x->on, &f16->on, NULL));
     }
-    double ceiling = ceiling_of(&stick);
-    printf(
-        "%-7s linear %4lld x %4lld x %4lld    sgemm %6.1f GFLOP/s; f32 %6.1f (%.2f), bf16 %6.1f (%.2f), f16 %6.1f (%.2f)\n",
-        c->level, (long long)m, (long long)k, (long long)n, ceiling, work / best[0], work / best[0] / ceiling,
-        work / best[1], work / best[1] / ceiling, work / best[2], work / best[2] / ceiling);
-    check_done(c);
-}
-
-/* One row: how fast weights are read. */
-static void vector(checker *c, int64_t m, int64_t n, int64_t k) {
-    operand *x = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, m, k), *w = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, k);
-    operand *half = INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, n, k), *y = OUTPUT(c, ZOE_F32, DENSE, m, n);
-    yardstick stick = yardstick_of(c, m, n, k);
-    double best[2] = {0}, work = 2e-9 * (double)m * (double)n * (double)k;
-    for (int i = 0; i < 4 * ROUNDS; i++) {
-        sgemm(c, &stick);
-        TIME(c, best[0], zoe_op_linear(c->be, &y->on, &x->on, &w->on, NULL));
-        TIME(c, best[1], zoe_op_linear(c->be, &y->on, &x->on, &half->on, NULL));
-    }
-    double ceiling = ceiling_of(&stick);
-    printf("%-7s linear %4lld x %4lld x %4lld    sgemm %6.1f GFLOP/s; f32 %6.1f (%.2f), bf16 %6.1f (%.2f), %.1f GB/s of "
-           "weights\n",
-           c->level, (long long)m, (long long)k, (long long)n, ceiling, work / best[0], work / best[0] / ceiling,
-           work / best[1], work / best[1] / ceiling, 2e-9 * (double)(n * k) / best[1]);
+    report(c, 4, s, "linear %lld x %lld x %lld", (long long)m, (long long)k, (long long)n);
     check_done(c);
 }
 
@@ -109,16 +119,14 @@ static void attention(checker *c, int64_t heads, int64_t tokens, int64_t keys, i
     operand *y = OUTPUT(c, ZOE_F32, DENSE, tokens, heads * depth);
     zoe_tensor to = zoe_view_heads(&y->on, heads), qh = zoe_view_heads(&q->on, heads), kh = zoe_view_heads(&k->on, heads),
                vh = zoe_view_heads(&v->on, heads);
-    yardstick stick = yardstick_of(c, 768, 8960, 1536);
-    double best = 0, work = 4e-9 * (double)heads * (double)tokens * (double)keys * (double)depth;
+    series s[] = {{0}, {.name = "f32", .work = 4 * (double)heads * (double)tokens * (double)keys * (double)depth}};
+    yardstick stick = yardstick_of(c, 768, 8960, 1536, s);
     for (int i = 0; i < ROUNDS; i++) {
-        sgemm(c, &stick);
-        TIME(c, best, zoe_op_attention(c->be, &to, &qh, &kh, &vh, &(zoe_attention){.scale = 0.0884f}));
+        TIME(c, s, i, sgemm(&stick));
+        TIME(c, s + 1, i, zoe_op_attention(c->be, &to, &qh, &kh, &vh, &(zoe_attention){.scale = 0.0884f}));
     }
-    double ceiling = ceiling_of(&stick);
-    printf("%-7s attention %lld x %lld, %lld queries, %lld keys    sgemm %6.1f GFLOP/s; %6.1f (%.2f)\n", c->level,
-           (long long)heads, (long long)depth, (long long)tokens, (long long)keys, ceiling, work / best,
-           work / best / ceiling);
+    report(c, 2, s, "attention %lld x %lld, %lld queries, %lld keys", (long long)heads, (long long)depth, (long long)tokens,
+           (long long)keys);
     check_done(c);
 }
 
@@ -130,17 +138,15 @@ static void conv(checker *c, int64_t frames, int64_t height, int64_t width, int6
                   .stride = {1, 1, 1},
                   .pad = {{up == 2 ? 0 : 2, 0}, {1, 1}, {1, 1}},
                   .upsample = up};
-    yardstick stick = yardstick_of(c, 768, 8960, 1536);
-    double best = 0;
-    double work = 2e-9 * (double)zoe_tensor_count(&y->t) * (double)(p.kernel[0] * 9 * in);
+    series s[] = {{0}, {.name = "f32", .work = 2 * (double)zoe_tensor_count(&y->t) * (double)(p.kernel[0] * 9 * in)}};
+    yardstick stick = yardstick_of(c, 768, 8960, 1536, s);
     for (int i = 0; i < ROUNDS; i++) {
-        sgemm(c, &stick);
-        TIME(c, best, zoe_op_conv(c->be, &y->on, &x->on, &w->on, &p));
+        TIME(c, s, i, sgemm(&stick));
+        TIME(c, s + 1, i, zoe_op_conv(c->be, &y->on, &x->on, &w->on, &p));
     }
-    double ceiling = ceiling_of(&stick);
-    printf("%-7s conv %d %d %d on %lldx%lldx%lld, %lld to %lld%s    sgemm %6.1f GFLOP/s; %6.1f (%.2f)\n", c->level,
-           p.kernel[0], p.kernel[1], p.kernel[2], (long long)frames, (long long)height, (long long)width, (long long)in,
-           (long long)out, up == 2 ? ", upsampled" : "", ceiling, work / best, work / best / ceiling);
+    report(c, 2, s, "conv %d %d %d on %lldx%lldx%lld, %lld to %lld%s", p.kernel[0], p.kernel[1], p.kernel[2],
+           (long long)frames, (long long)height, (long long)width, (long long)in, (long long)out,
+           up == 2 ? ", upsampled" : "");
     check_done(c);
 }
 
@@ -205,26 +211,20 @@ static void denoiser_block(checker *c, int64_t tokens) {
     check_status(c, ZOE_NEW(be, &b.text_v, ZOE_F32, 512, 1536), "bench");
     operand *x = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, tokens, 1536),
             *text = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, 512, 1536);
-    yardstick stick = yardstick_of(c, 768, 8960, 1536);
-    double best = 0, work = 0;
+    series s[] = {{0}, {.name = "bf16"}};
+    yardstick stick = yardstick_of(c, 768, 8960, 1536, s);
     for (int i = 0; i < ROUNDS; i++) {
-        sgemm(c, &stick);
         zoe_work before = be->work;
-        TIME(c, best, run_block(be, &x->on, &text->on, &b));
-        work = 1e-9 * (be->work.linear_flops - before.linear_flops + be->work.attention_flops - before.attention_flops);
+        TIME(c, s, i, sgemm(&stick));
+        TIME(c, s + 1, i, run_block(be, &x->on, &text->on, &b));
+        s[1].work = be->work.linear_flops - before.linear_flops + be->work.attention_flops - before.attention_flops;
     }
-    double ceiling = ceiling_of(&stick);
-    printf("%-7s block of Wan 2.1 1.3B, %lld tokens, bf16 weights    sgemm %6.1f GFLOP/s; %6.1f (%.2f)\n", c->level,
-           (long long)tokens, ceiling, work / best, work / best / ceiling);
+    report(c, 2, s, "block of Wan 2.1 1.3B, %lld tokens", (long long)tokens);
     zoe_arena_release(be, mark);
     check_done(c);
 }
 
 /* ---- memory ---- */
-
-static void rate(checker *c, const char *what, double bytes, double seconds, double copy) {
-    printf("%-7s %-24s %6.2f GB/s (%.2f of memcpy)\n", c->level, what, bytes / seconds * 1e-9, bytes / seconds / copy);
-}
 
 /* Operations that move memory, on activations of 3072 tokens of 1536 channels; memcpy of as many bytes beside them. */
 static void rows(checker *c) {
@@ -232,29 +232,34 @@ static void rows(checker *c) {
     operand *x = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, width), *z = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, width);
     operand *y = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, width), *half = INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, n, width);
     operand *cosine = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, 64), *channel = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, width);
-    double best[10] = {0}, bytes = (double)zoe_tensor_bytes(&x->t);
+    double bytes = (double)zoe_tensor_bytes(&x->t);
+    series s[] = {{"copy", 2 * bytes, {0}},
+                  {"layer norm, modulated", 2 * bytes, {0}},
+                  {"rms norm and rotation", 2 * bytes, {0}},
+                  {"silu", 2 * bytes, {0}},
+                  {"gelu (tanh)", 2 * bytes, {0}},
+                  {"gelu (erf)", 2 * bytes, {0}},
+                  {"lincomb of 2", 3 * bytes, {0}},
+                  {"scale_shift", 2 * bytes, {0}},
+                  {"copy to bf16", 1.5 * bytes, {0}},
+                  {"finite", bytes, {0}}};
     const zoe_tensor *two[] = {&x->on, &z->on}, *ch = &channel->on;
     bool finite;
-    for (int i = 0; i < 2 * ROUNDS; i++) {
-        TIME(c, best[0], zoe_op_copy(c->be, &y->on, &x->on));
-        TIME(c, best[1], zoe_op_norm(c->be, &y->on, &x->on, &(zoe_norm){.eps = 1e-6f, .scale = ch, .shift = ch}));
+    for (int i = 0; i < ROUNDS; i++) {
+        TIME(c, s + 0, i, zoe_op_copy(c->be, &y->on, &x->on));
+        TIME(c, s + 1, i, zoe_op_norm(c->be, &y->on, &x->on, &(zoe_norm){.eps = 1e-6f, .scale = ch, .shift = ch}));
         zoe_qk qk =
             {.heads = 12, .normalise = true, .kind = ZOE_NORM_RMS, .weight = ch, .cos = &cosine->on, .sin = &cosine->on};
-        TIME(c, best[2], zoe_op_qk_prepare(c->be, &y->on, &x->on, &qk));
-        TIME(c, best[3], zoe_op_activate(c->be, &y->on, &x->on, NULL, ZOE_ACT_SILU));
-        TIME(c, best[4], zoe_op_activate(c->be, &y->on, &x->on, NULL, ZOE_ACT_GELU_TANH));
-        TIME(c, best[5], zoe_op_activate(c->be, &y->on, &x->on, NULL, ZOE_ACT_GELU_ERF));
-        TIME(c, best[6], zoe_op_lincomb(c->be, &y->on, 2, two, (const float[]){0.5f, 2}));
-        TIME(c, best[7], zoe_op_scale_shift(c->be, &y->on, &x->on, ch, ch));
-        TIME(c, best[8], zoe_op_copy(c->be, &half->on, &x->on));
-        TIME(c, best[9], zoe_op_finite(c->be, &x->on, &finite));
+        TIME(c, s + 2, i, zoe_op_qk_prepare(c->be, &y->on, &x->on, &qk));
+        TIME(c, s + 3, i, zoe_op_activate(c->be, &y->on, &x->on, NULL, ZOE_ACT_SILU));
+        TIME(c, s + 4, i, zoe_op_activate(c->be, &y->on, &x->on, NULL, ZOE_ACT_GELU_TANH));
+        TIME(c, s + 5, i, zoe_op_activate(c->be, &y->on, &x->on, NULL, ZOE_ACT_GELU_ERF));
+        TIME(c, s + 6, i, zoe_op_lincomb(c->be, &y->on, 2, two, (const float[]){0.5f, 2}));
+        TIME(c, s + 7, i, zoe_op_scale_shift(c->be, &y->on, &x->on, ch, ch));
+        TIME(c, s + 8, i, zoe_op_copy(c->be, &half->on, &x->on));
+        TIME(c, s + 9, i, zoe_op_finite(c->be, &x->on, &finite));
     }
-    static const char *const names[] = {"copy",         "layer norm, modulated", "rms norm and rotation",
-                                        "silu",         "gelu (tanh)",           "gelu (erf)",
-                                        "lincomb of 2", "scale_shift",           "copy to bf16",
-                                        "finite"};
-    static const double moved[] = {2, 2, 2, 2, 2, 2, 3, 2, 1.5, 1};
-    for (int i = 0; i < 10; i++) rate(c, names[i], moved[i] * bytes, best[i], 2 * bytes / best[0]);
+    for (int i = 1; i < 10; i++) report(c, 2, (const series[]){s[0], s[i]}, "rows, GB/s");
     check_done(c);
 }
 
@@ -266,7 +271,7 @@ void bench_backend(checker *c) {
         linear(c, 768, 1536, 8960);
         linear(c, 768, 1536, 1536);
         linear(c, 3072, 1536, 1536);
-        for (int64_t m = 1; m <= 64; m *= 4) vector(c, m, 8960, 1536);
+        for (int64_t m = 1; m <= 64; m *= 4) linear(c, m, 8960, 1536);
     }
     if (wanted(c, "attention")) {
         attention(c, 12, 3072, 3072, 128);

@@ -76,7 +76,7 @@ static void check_linear(checker *c, const linear_case *t) {
 }
 
 static void linear(checker *c) {
-    static const int64_t rows[] = {1, 2, 7, 32, 33, 50, 113, 1030}, ins[] = {1, 5, 16, 129, 400},
+    static const int64_t rows[] = {1, 2, 7, 32, 33, 50, 113, 1600}, ins[] = {1, 5, 16, 129, 400},
                          outs[] = {1, 3, 16, 33, 70};
     static const zoe_dtype weights[] = {ZOE_F32, ZOE_BF16, ZOE_F16, ZOE_F64, ZOE_F8_E4M3, ZOE_F8_E5M2};
     for (int r = 0; r < 8; r++)

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#define BLOCK_ROWS  1008 /* of x and y: the packing of a slice of W is shared by so many rows */
+#define BLOCK_ROWS  1536 /* of x and y: the packing of a slice of W is shared by so many rows */
 #define BLOCK_COLS  512  /* of W */
 #define BLOCK_DEPTH 384  /* a packed slice of W stays in the second-level cache, a tile's rows of x in the first */
 #define SMALL_BLOCK 64   /* rows or columns, below which tasks are not cut for the sake of more threads */
@@ -17,6 +17,9 @@
 #define FEW_ROWS    32
 #define FEW_COLS    32   /* weights' rows to a task */
 #define FEW_DEPTH   1024 /* a converted slice of ZOE_DOT_ROWS weights' rows stays in the first-level cache */
+
+_Static_assert(((BLOCK_ROWS + 16) * BLOCK_COLS + (BLOCK_COLS + 64) * BLOCK_DEPTH) * sizeof(float) <= ZOE_CPU_SCRATCH,
+               "a block, padded to tiles, fits in scratch");
 
 typedef struct product {
     const zoe_cpu_kernels *kernels;
