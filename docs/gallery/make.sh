@@ -2,7 +2,7 @@
 # Makes the pictures of the gallery with the demo model: a strip of six frames for each prompt, and one video from a picture.
 #   docs/gallery/make.sh [zoe] [folder for the strips]
 set -eu
-zoe=${1:-build/zoe}
+zoe=${1:-build/release/zoe}
 out=${2:-$(dirname "$0")}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 strip() { # strip NAME SEED PROMPT [OPTION...]
     name=$1 seed=$2 prompt=$3
     shift 3
-    "$zoe" generate --prompt "$prompt" --seed "$seed" -q -o "$work/$name.mp4" "$@"
+    "$zoe" generate --prompt "$prompt" --seed "$seed" --quiet -o "$work/$name.mp4" "$@"
     ffmpeg -v error -y -i "$work/$name.mp4" -vf "select='not(mod(n,6))',tile=6x1:padding=2:color=white" -frames:v 1 -update 1 "$out/$name.png"
 }
 
@@ -22,6 +22,6 @@ strip 5 5 "A cyan cylinder grows on a black floor with a grey wall behind."
 strip 6 6 "A red ball and a blue cube slide right before a bright sky."
 
 # Image to video: the first frame of the bouncing cube, told to spin.
-"$zoe" generate --prompt "A blue cube bounces on a checkered floor in front of a cream wall." --seed 3 -q -o "$work/first.mp4"
+"$zoe" generate --prompt "A blue cube bounces on a checkered floor in front of a cream wall." --seed 3 --quiet -o "$work/first.mp4"
 ffmpeg -v error -y -i "$work/first.mp4" -frames:v 1 -update 1 "$out/first.png"
 strip image 7 "A blue cube spins around on a checkered floor in front of a cream wall." --image "$out/first.png"
