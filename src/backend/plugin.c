@@ -1,6 +1,7 @@
 #include "backend/plugin.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,17 +10,13 @@
 #define ZOE_PLUGIN_INSTALL_DIR "/usr/local/lib/zoetrope"
 #endif
 
-/* The folder of the program or shared library that this code is part of; free with zoe_free(). */
-static char *own_folder(zoe_context *ctx) {
+/* The folder of the program or shared library that this code is part of; false if it cannot be told. */
+static bool own_folder(char folder[PATH_MAX]) {
     Dl_info info;
-    if (!dladdr((void *)(uintptr_t)zoe_plugin_load, &info) || !info.dli_fname) return NULL;
-    char *real = realpath(strchr(info.dli_fname, '/') ? info.dli_fname : "/proc/self/exe", NULL);
-    if (!real) return NULL;
-    char *slash = strrchr(real, '/');
-    *slash = 0;
-    char *folder = zoe_strdup(ctx, real);
-    free(real);
-    return folder;
+    if (!dladdr((void *)(uintptr_t)zoe_plugin_load, &info) || !info.dli_fname) return false;
+    if (!realpath(strchr(info.dli_fname, '/') ? info.dli_fname : "/proc/self/exe", folder)) return false;
+    *strrchr(folder, '/') = 0;
+    return true;
 }
 
 /* Tries one place; a file that is there and does not load is an error to tell. */
@@ -35,13 +32,13 @@ static int try_folder(zoe_context *ctx, const char *folder, const char *below, c
 }
 
 static int find(zoe_context *ctx, const char *name, void **library) {
-    char *own = own_folder(ctx);
+    char folder[PATH_MAX];
+    const char *own = own_folder(folder) ? folder : NULL;
     int status = try_folder(ctx, getenv("ZOE_PLUGIN_DIR"), "", name, library);
     if (status == ZOE_OK) status = try_folder(ctx, own, "", name, library);
     if (status == ZOE_OK) status = try_folder(ctx, own, "/zoetrope", name, library);
     if (status == ZOE_OK) status = try_folder(ctx, own, "/../lib/zoetrope", name, library);
     if (status == ZOE_OK) status = try_folder(ctx, ZOE_PLUGIN_INSTALL_DIR, "", name, library);
-    zoe_free(ctx, own);
     if (status < 0 || *library) return status;
     return zoe_fail(ctx, ZOE_ERR_UNSUPPORTED,
                     "libzoetrope-%s.so was not found beside the program, in %s or in $ZOE_PLUGIN_DIR: this installation "

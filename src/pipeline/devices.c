@@ -75,7 +75,9 @@ static int append_cuda(zoe_context *ctx, json_t *devices) {
     const zoe_plugin *plugin;
     zoe_plugin_device device;
     int count = 0;
-    if (zoe_plugin_load(ctx, "cuda", &plugin) < 0 || plugin->count(ctx, &count) < 0) {
+    int found = zoe_plugin_load(ctx, "cuda", &plugin);
+    if (found == ZOE_ERR_NOMEM) return found;
+    if (found < 0 || plugin->count(ctx, &count) < 0) {
         ctx->error[0] = 0;
         return ZOE_OK;
     }

@@ -1,6 +1,7 @@
 #include "pipeline/words.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,11 +9,11 @@
 
 /* The whole file as text, freed by the caller; NULL if there is none. */
 static char *read_words(zoe_context *ctx, const char *dir) {
-    char *path = zoe_format(ctx, "%s/words.txt", dir), *text = NULL;
-    FILE *file = path ? fopen(path, "rb") : NULL;
+    char path[PATH_MAX], *text = NULL;
+    bool fits = snprintf(path, sizeof path, "%s/words.txt", dir) < (int)sizeof path;
+    FILE *file = fits ? fopen(path, "rb") : NULL;
     if (file && (text = zoe_alloc(ctx, FILE_MOST))) text[fread(text, 1, FILE_MOST - 1, file)] = 0;
     if (file) fclose(file);
-    zoe_free(ctx, path);
     return text;
 }
 
