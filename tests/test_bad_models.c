@@ -419,6 +419,13 @@ static void wrong_settings(void **state) {
          "[1,1,1,1,1,1,1,0,1,1,1,1,1,1,1,1]",
          ZOE_ERR_FORMAT,
          {{"latents_std", "positive"}}},
+        {SCHEDULER, "use_karras_sigmas", "true", ZOE_ERR_UNSUPPORTED, {{SCHEDULER, "use_karras_sigmas"}}},
+        {SCHEDULER, "shift_terminal", "0.1", ZOE_ERR_UNSUPPORTED, {{SCHEDULER, "shift_terminal"}}},
+        {"vae/config.json",
+         "latents_mean",
+         "[0.12345678901234,0.12345678901234,0.12345678901234,0.12345678901234,0.12345678901234]",
+         ZOE_ERR_FORMAT,
+         {{"latents_mean", "16", "0.12345678901234,..."}}},
         {SCHEDULER,
          "_class_name",
          "\"HeunDiscreteScheduler\"",
@@ -439,6 +446,20 @@ static void wrong_settings(void **state) {
         set_key(cases[i].file, cases[i].key, cases[i].value);
         open_fails(cases[i].status, cases[i].t);
     }
+}
+
+static void wrong_image_processor(void **state) {
+    (void)state;
+    static const char file[] = "image_processor/preprocessor_config.json";
+    start_from("wan_i2v_wide");
+    set_key(file, "do_center_crop", "false");
+    open_fails(ZOE_ERR_UNSUPPORTED, (texts){{file, "do_center_crop"}});
+    start_from("wan_i2v_wide");
+    set_key(file, "resample", "2");
+    open_fails(ZOE_ERR_UNSUPPORTED, (texts){{file, "resample", "bicubic", "2"}});
+    start_from("wan_i2v_wide");
+    set_key(file, "image_std", "[1, 2]");
+    open_fails(ZOE_ERR_FORMAT, (texts){{file, "image_std", "3 numbers", "[1,2]"}});
 }
 
 static void wrong_boundary(void **state) {
@@ -617,6 +638,7 @@ int main(void) {
         cmocka_unit_test(parts_of_other_models),
         cmocka_unit_test(mixed_layouts),
         cmocka_unit_test(wrong_settings),
+        cmocka_unit_test(wrong_image_processor),
         cmocka_unit_test(wrong_boundary),
         cmocka_unit_test(original_layout),
         cmocka_unit_test(numbers_that_are_none),

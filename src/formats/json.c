@@ -55,11 +55,13 @@ bool zoe_config_has(const zoe_config *config, const char *key) {
 
 /* The start of a value's text, for the "found" of an error. */
 static void found_text(const json_t *value, char *text, size_t size) {
+    memset(text, 0, size); /* of a longer text jansson leaves out what does not fit, wherever it stands */
     size_t used = json_dumpb(value, text, size, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
     if (used == 0) {
         snprintf(text, size, "a value that cannot be shown");
     } else if (used >= size) {
-        memcpy(text + size - 4, "...", 4);
+        size_t kept = strnlen(text, size - 4);
+        memcpy(text + kept, "...", 4);
     } else {
         text[used] = 0;
     }

@@ -20,8 +20,10 @@ static int expect_false(const zoe_config *config, const char *key) {
 }
 
 static int read_unipc(const zoe_config *config, zoe_schedule_config *out) {
+    static const char *const others[] = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"};
     bool flow = false, data = true;
     int64_t order = 2;
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) ZOE_TRY(expect_false(config, others[i]));
     ZOE_TRY(expect_text(config, "prediction_type", "flow_prediction"));
     ZOE_TRY(expect_text(config, "solver_type", "bh2"));
     ZOE_TRY(expect_text(config, "final_sigmas_type", "zero"));
@@ -35,6 +37,8 @@ static int read_unipc(const zoe_config *config, zoe_schedule_config *out) {
     if (!flow) return refuse(config, "use_flow_sigmas", "true");
     if (!data) return refuse(config, "predict_x0", "true");
     if (zoe_config_length(config, "disable_corrector")) return refuse(config, "disable_corrector", "empty");
+    if (zoe_config_has(config, "solver_p")) return refuse(config, "solver_p", "null");
+    if (zoe_config_has(config, "shift_terminal")) return refuse(config, "shift_terminal", "null");
     out->order = (int)order;
     return ZOE_OK;
 }

@@ -127,11 +127,27 @@ static int open_vae(wan_model *m, const zoe_folder *folder) {
     return status;
 }
 
+/* Pictures go to CLIP in one way: resized bicubically, the middle cut out, normalised. */
+static int check_processor(const zoe_config *config) {
+    static const char *const steps[] = {"do_resize", "do_center_crop", "do_rescale", "do_normalize"};
+    int64_t resample = 3; /* bicubic, in Pillow's numbers */
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        bool done = true;
+        ZOE_TRY(zoe_config_bool(config, steps[i], &done));
+        if (!done) return zoe_fail(config->ctx, ZOE_ERR_UNSUPPORTED, "%s: %s must be true", config->path, steps[i]);
+    }
+    ZOE_TRY(zoe_config_int(config, "resample", 0, 5, &resample));
+    if (resample == 3) return ZOE_OK;
+    return zoe_fail(config->ctx, ZOE_ERR_UNSUPPORTED, "%s: resample must be 3 (bicubic), found %lld", config->path,
+                    (long long)resample);
+}
+
 static int open_clip(wan_model *m, const zoe_folder *folder, zoe_dtype dtype) {
     zoe_config config = {0}, processor = {0};
     int status = zoe_part_open(folder, "image_encoder", &config, &m->clip_ckpt);
     if (status == ZOE_OK) status = make_clip(m, &config, dtype);
     if (status == ZOE_OK) status = load_config(folder, "image_processor/preprocessor_config.json", &processor);
+    if (status == ZOE_OK) status = check_processor(&processor);
     if (status == ZOE_OK && zoe_config_has(&processor, "image_mean"))
         status = zoe_config_reals(&processor, "image_mean", 3, m->clip_mean);
     if (status == ZOE_OK && zoe_config_has(&processor, "image_std"))
