@@ -132,6 +132,27 @@ static void published_vae(void **state) {
     tear_down(&b);
 }
 
+/* The first published configuration lists less: what it leaves out is as in 0.9.0. */
+static void first_configuration(void **state) {
+    static const char *const later[] = {"decoder_block_out_channels", "decoder_layers_per_block",
+                                        "down_block_types",           "decoder_spatio_temporal_scaling",
+                                        "decoder_inject_noise",       "downsample_type",
+                                        "upsample_residual",          "upsample_factor",
+                                        "timestep_conditioning",      "spatial_compression_ratio",
+                                        "temporal_compression_ratio"};
+    (void)state;
+    bench b;
+    zoe_ltx_vae_config expected, found;
+    set_up(&b, "ltx-0.9.0-vae");
+    assert_ok(b.ctx, zoe_ltx_vae_config_read(&b.config, &expected));
+    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) json_object_del(b.config.root, later[i]);
+    assert_ok(b.ctx, zoe_ltx_vae_config_read(&b.config, &found));
+    assert_memory_equal(&found, &expected, sizeof found);
+    json_object_set_new(b.config.root, "decoder_block_out_channels", json_array());
+    assert_fails(b.ctx, zoe_ltx_vae_config_read(&b.config, &found), ZOE_ERR_FORMAT, "decoder_block_out_channels");
+    tear_down(&b);
+}
+
 /* ---- requests that the models cannot do ---- */
 
 /* A request to a model of tests/data/cases that fails with a text that has `part` in it. */
@@ -187,6 +208,7 @@ int main(void) {
         PUBLISHED(published_vae, "ltx-0.9.1-vae"),
         PUBLISHED(published_vae, "ltx-0.9.5-vae"),
         PUBLISHED(published_vae, "ltx-0.9.7-vae"),
+        cmocka_unit_test(first_configuration),
         cmocka_unit_test(bad_requests),
         cmocka_unit_test(out_of_memory),
     };

@@ -7,16 +7,17 @@
 
 #define FREQ_DIM 256
 
-/* ---- configuration ---- */
+/* ---- configuration: the first published ones leave out what did not vary then; it is as in 0.9.0 ---- */
 
 static int refuse(const zoe_config *config, const char *what) {
     return zoe_fail(config->ctx, ZOE_ERR_UNSUPPORTED, "%s: expected %s", config->path, what);
 }
 
-/* An array of at most `most` numbers; *count receives how many there are. */
+/* An array of at most `most` numbers and its length; absent, both stay as they are. */
 static int read_list(const zoe_config *config, const char *key, size_t most, int64_t min, int64_t max, int64_t *out,
                      int *count) {
     size_t length = zoe_config_length(config, key);
+    if (!zoe_config_has(config, key)) return ZOE_OK;
     if (length == 0 || length > most)
         return zoe_fail(config->ctx, ZOE_ERR_FORMAT, "%s: %s must have 1 to %zu entries, found %zu", config->path, key,
                         most, length);
@@ -41,8 +42,9 @@ static int read_stride(const zoe_config *config, int level, int64_t stride[2]) {
 }
 
 static int read_encoder(const zoe_config *config, zoe_ltx_vae_config *c) {
-    int64_t widths[ZOE_LTX_VAE_LEVELS], scales[ZOE_LTX_VAE_LEVELS];
-    int count;
+    int64_t widths[ZOE_LTX_VAE_LEVELS] = {128, 256, 512, 512}, scales[ZOE_LTX_VAE_LEVELS] = {1, 1, 1};
+    int count = 4;
+    memcpy(c->layers, (int64_t[]){4, 3, 3, 3, 4}, 5 * sizeof c->layers[0]);
     ZOE_TRY(read_list(config, "block_out_channels", ZOE_LTX_VAE_LEVELS, 1, 1 << 16, widths, &count));
     const char *type = json_string_value(json_array_get(json_object_get(config->root, "down_block_types"), 0));
     c->shuffles = type && strcmp(type, "LTXVideo095DownBlock3D") == 0;
@@ -63,9 +65,10 @@ static int read_encoder(const zoe_config *config, zoe_ltx_vae_config *c) {
 
 /* All lists run from the pixels to the latents; the decoder goes the other way. */
 static int read_decoder(const zoe_config *config, zoe_ltx_vae_config *c) {
-    int64_t widths[ZOE_LTX_VAE_LEVELS], layers[ZOE_LTX_VAE_LEVELS + 1], scales[ZOE_LTX_VAE_LEVELS];
+    int64_t widths[ZOE_LTX_VAE_LEVELS] = {128, 256, 512, 512}, scales[ZOE_LTX_VAE_LEVELS] = {1, 1, 1};
+    int64_t layers[ZOE_LTX_VAE_LEVELS + 1] = {4, 3, 3, 3, 4};
     int64_t noise[ZOE_LTX_VAE_LEVELS + 1] = {0}, residual[ZOE_LTX_VAE_LEVELS] = {0}, factor[ZOE_LTX_VAE_LEVELS];
-    int n;
+    int n = 4;
     ZOE_TRY(read_list(config, "decoder_block_out_channels", ZOE_LTX_VAE_LEVELS, 1, 1 << 16, widths, &n));
     for (int i = 0; i < n; i++) factor[i] = 1;
     ZOE_TRY(read_array(config, "decoder_layers_per_block", n + 1, 1, ZOE_LTX_VAE_RESNETS, layers));
