@@ -151,6 +151,32 @@ static inline void golden_end(golden *g) {
     unlink(g->dump);
 }
 
+/*
+ * Opening the model of case `name` with its folder `part` taken from another case (NULL: left out) fails with a text that
+ * has `expected` in it.
+ */
+static inline void golden_refuses_parts(const char *name, const char *part, const char *other, const char *expected) {
+    static const char *const parts[] = {"model_index.json", "scheduler",   "text_encoder",
+                                        "tokenizer",        "transformer", "vae"};
+    char folder[64], from[600], to[128];
+    zoe_context *ctx;
+    zoe_model *model;
+    test_folder_create(folder);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        bool changed = strcmp(parts[i], part) == 0;
+        if (changed && !other) continue;
+        snprintf(from, sizeof from, "%s/cases/%s/model/%s", TEST_DATA, changed ? other : name, parts[i]);
+        snprintf(to, sizeof to, "%s/%s", folder, parts[i]);
+        assert_int_equal(symlink(from, to), 0);
+    }
+    assert_int_equal(zoe_context_create(NULL, &ctx), ZOE_OK);
+    assert_true(zoe_model_open(ctx, folder, NULL, &model) < 0);
+    assert_null(model);
+    if (!strstr(zoe_context_error(ctx), expected)) fail_msg("\"%s\" lacks \"%s\"", zoe_context_error(ctx), expected);
+    zoe_context_free(ctx);
+    test_folder_remove(folder);
+}
+
 /* Opens a case's model and makes a small video from its picture, if it has one. */
 static inline int golden_small(zoe_context *ctx, const char *name, int width, int height, int frames) {
     char path[600], image[600];

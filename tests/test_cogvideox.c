@@ -153,6 +153,17 @@ static void bad_requests(void **state) {
     refuse("cogvideox15_5b", 64, 32, 9, NULL, NULL, NULL, "up to 48x32");
 }
 
+static void bad_parts(void **state) {
+    (void)state;
+    golden_refuses_parts("cogvideox_2b", "vae", NULL, "/vae");
+    golden_refuses_parts("cogvideox_2b", "scheduler", NULL, "scheduler_config.json");
+    golden_refuses_parts("cogvideox_2b", "tokenizer", NULL, "tokenizer");
+    golden_refuses_parts("cogvideox_2b", "transformer", "cogvideox_5b_i2v", "text-to-video");
+    golden_refuses_parts("cogvideox_5b_i2v", "transformer", "cogvideox_5b", "image-to-video");
+    golden_refuses_parts("cogvideox_2b", "text_encoder", "cogvideox_x_even", "width");
+    golden_refuses_parts("cogvideox_2b", "scheduler", "ltx_t2v", "CogVideoXDPMScheduler");
+}
+
 static void out_of_memory(void **state) {
     (void)state;
     golden_starve("cogvideox15_5b_i2v", 48, 32, 9);
@@ -180,6 +191,7 @@ int main(void) {
         PUBLISHED(published_denoiser, "cogvideox1.5-5b-i2v"),
         PUBLISHED(published_vae, "cogvideox-vae"),
         cmocka_unit_test(bad_requests),
+        cmocka_unit_test(bad_parts),
         cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -184,6 +184,14 @@ static void bad_requests(void **state) {
     refuse("ltx095_t2v", 96, 64, 1, picture, "one frame");
 }
 
+static void bad_parts(void **state) {
+    (void)state;
+    golden_refuses_parts("ltx_t2v", "transformer", NULL, "/transformer");
+    golden_refuses_parts("ltx_t2v", "text_encoder", "ltx_x_long", "width");
+    golden_refuses_parts("ltx_t2v", "scheduler", "cogvideox_2b", "FlowMatchEulerDiscreteScheduler");
+    golden_refuses_parts("ltx_t2v", "vae", "cogvideox_2b", "/vae");
+}
+
 static void out_of_memory(void **state) {
     (void)state;
     golden_starve("ltx095_i2v", 64, 32, 9);
@@ -210,6 +218,7 @@ int main(void) {
         PUBLISHED(published_vae, "ltx-0.9.7-vae"),
         cmocka_unit_test(first_configuration),
         cmocka_unit_test(bad_requests),
+        cmocka_unit_test(bad_parts),
         cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
