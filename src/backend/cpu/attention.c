@@ -12,8 +12,8 @@
 #include <string.h>
 
 #define QUERIES 1008 /* of a task, about */
-#define FEW     48  /* queries whose scores exist at a time, about */
-#define KEYS    256 /* of a tile */
+#define FEW     48   /* queries whose scores exist at a time, about */
+#define KEYS    256  /* of a tile */
 
 typedef struct attention {
     const zoe_cpu_kernels *kernels;
