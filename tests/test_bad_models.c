@@ -494,6 +494,13 @@ static void original_layout(void **state) {
         open_fails(ZOE_ERR_IO, cases[i].t);
     }
     copy_folder(source, at(""));
+    set_key("low_noise_model/config.json", "text_len", "226");
+    open_fails(ZOE_ERR_UNSUPPORTED, (texts){{"low_noise_model/config.json", "text_len", "512", "226"}});
+    set_key("high_noise_model/config.json", "num_heads", "5");
+    open_fails(ZOE_ERR_FORMAT, (texts){{"high_noise_model/config.json", "dim 24", "num_heads 5"}});
+    set_key("high_noise_model/config.json", "in_dim", NULL);
+    set_key("high_noise_model/config.json", "ffn_dim", NULL);
+    open_fails(ZOE_ERR_FORMAT, (texts){{"high_noise_model/config.json", "missing: ffn_dim, in_dim"}});
     remove_file("Wan2.1_VAE.pth");
     open_fails(ZOE_ERR_FORMAT, (texts){{"/model", "Wan2.1_VAE.pth"}});
 }

@@ -30,7 +30,7 @@ static int read_diffusers(const zoe_config *config, zoe_wan_config *out) {
 
 static int read_original(const zoe_config *config, zoe_wan_config *out) {
     static const char *const keys[] = {"dim", "num_layers", "num_heads", "ffn_dim", "in_dim", "out_dim", NULL};
-    int64_t width = 0;
+    int64_t width = 0, rows = ZOE_WAN_TEXT_ROWS;
     ZOE_TRY(zoe_config_require(config, keys));
     ZOE_TRY(zoe_config_int(config, "dim", 1, 1 << 20, &width));
     ZOE_TRY(zoe_config_int(config, "num_layers", 1, 1000, &out->layers));
@@ -38,6 +38,10 @@ static int read_original(const zoe_config *config, zoe_wan_config *out) {
     ZOE_TRY(zoe_config_int(config, "ffn_dim", 1, 1 << 24, &out->ffn));
     ZOE_TRY(zoe_config_int(config, "in_dim", 1, 4096, &out->in_channels));
     ZOE_TRY(zoe_config_int(config, "out_dim", 1, 4096, &out->out_channels));
+    ZOE_TRY(zoe_config_int(config, "text_len", 1, 1 << 20, &rows));
+    if (rows != ZOE_WAN_TEXT_ROWS)
+        return zoe_fail(config->ctx, ZOE_ERR_UNSUPPORTED, "%s: text_len must be %d, found %lld", config->path,
+                        ZOE_WAN_TEXT_ROWS, (long long)rows);
     out->head_dim = width / out->heads;
     if (!out->head_dim || width % out->heads)
         return zoe_fail(config->ctx, ZOE_ERR_FORMAT, "%s: dim %lld cannot be shared by num_heads %lld", config->path,
