@@ -205,12 +205,14 @@ int zoe_cogvideox_grid_create(zoe_cogvideox_denoiser *d, int64_t frames, int64_t
 
 int zoe_cogvideox_text_create(zoe_cogvideox_denoiser *d, const float *text, zoe_tensor *tokens) {
     zoe_backend *be = d->be;
-    zoe_tensor states;
+    zoe_tensor states, x;
     ZOE_TRY(ZOE_NEW(be, tokens, be->dtype, d->config.text_rows, d->width));
     size_t mark = zoe_arena_mark(be);
     ZOE_TRY(zoe_nn_from_host(be, &states, ZOE_F32, 2, (const int64_t[]){d->config.text_rows, d->config.text_dim}, text));
+    ZOE_TRY(zoe_new_tensor(be, &x, be->dtype, 2, states.shape));
+    ZOE_TRY(zoe_op_copy(be, &x, &states));
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
-    int status = zoe_nn_linear(be, tokens, &states, &d->ends.text, ZOE_ACT_NONE);
+    int status = zoe_nn_linear(be, tokens, &x, &d->ends.text, ZOE_ACT_NONE);
     zoe_weights_release(d->weights, 0);
     zoe_arena_release(be, mark);
     return status;

@@ -244,16 +244,18 @@ done:
 
 int zoe_ltx_context_create(zoe_ltx_denoiser *d, const float *text, int64_t count, zoe_ltx_context *context) {
     zoe_backend *be = d->be;
-    zoe_tensor states, hidden, embedded;
+    zoe_tensor states, x, hidden, embedded;
     int status;
     ZOE_TRY(ZOE_NEW(be, &context->keys, be->dtype, d->config.layers, count, d->width));
     ZOE_TRY(ZOE_NEW(be, &context->values, be->dtype, d->config.layers, count, d->width));
     size_t mark = zoe_arena_mark(be);
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
     ZOE_TRY_DONE(zoe_nn_from_host(be, &states, ZOE_F32, 2, (const int64_t[]){count, d->config.text_dim}, text));
+    ZOE_TRY_DONE(ZOE_NEW(be, &x, be->dtype, count, d->config.text_dim));
+    ZOE_TRY_DONE(zoe_op_copy(be, &x, &states));
     ZOE_TRY_DONE(ZOE_NEW(be, &hidden, be->dtype, count, d->width));
     ZOE_TRY_DONE(ZOE_NEW(be, &embedded, be->dtype, count, d->width));
-    ZOE_TRY_DONE(zoe_nn_linear(be, &hidden, &states, &d->ends.text_1, ZOE_ACT_GELU_TANH));
+    ZOE_TRY_DONE(zoe_nn_linear(be, &hidden, &x, &d->ends.text_1, ZOE_ACT_GELU_TANH));
     ZOE_TRY_DONE(zoe_nn_linear(be, &embedded, &hidden, &d->ends.text_2, ZOE_ACT_NONE));
     for (int i = 0; i < (int)d->config.layers; i++) ZOE_TRY_DONE(block_context(d, i, &embedded, context));
 done:
@@ -441,14 +443,16 @@ static int project_in(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_t
 static int project_out(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const modulation *m, const zoe_tensor *x,
                        zoe_tensor *v) {
     zoe_backend *be = d->be;
-    zoe_tensor rows, n, groups, base = ZOE_VIEW(&m->embedding, m->groups, 1, d->width);
+    zoe_tensor rows, n, out, groups, base = ZOE_VIEW(&m->embedding, m->groups, 1, d->width);
     zoe_tensor video = zoe_view_slice(x, 0, grid->front, grid->video);
     ZOE_TRY(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 2, d->width));
     ZOE_TRY(add_table(d, &d->ends.table, &base, &rows));
     ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->video, d->width));
     if (row_group(m)) groups = zoe_view_slice(&m->row_group, 0, grid->front, grid->video);
     ZOE_TRY(norm_modulate(d, ZOE_NORM_LAYER, &n, &video, &rows, 0, row_group(m) ? &groups : NULL));
-    return zoe_nn_linear(be, v, &n, &d->ends.out, ZOE_ACT_NONE);
+    ZOE_TRY(ZOE_NEW(be, &out, be->dtype, grid->video, d->config.out_channels));
+    ZOE_TRY(zoe_nn_linear(be, &out, &n, &d->ends.out, ZOE_ACT_NONE));
+    return zoe_op_copy(be, v, &out);
 }
 
 int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
