@@ -10,7 +10,9 @@ all:
 	@scripts/build
 
 # A first video.
-demo: all
+demo:
+	@scripts/packages build
+	@scripts/build zoe
 	@scripts/demo
 
 # Everything that has to hold before a change goes in.
