@@ -1,5 +1,6 @@
 #include "models/family.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "models/cogvideox/cogvideox.h"
@@ -29,15 +30,45 @@ int zoe_family_find(const zoe_folder *folder, const zoe_family **out) {
         folder->path);
 }
 
+/* folder/name, freed by zoe_free(); NULL after the failure was recorded. */
+static char *part_path(const zoe_folder *folder, const char *name) {
+    char *path = zoe_format(folder->ctx, "%s/%s", folder->path, name);
+    if (!path) zoe_out_of_memory(folder->ctx, strlen(folder->path) + strlen(name) + 2, "path");
+    return path;
+}
+
+int zoe_part_config(const zoe_folder *folder, const char *name, zoe_config *config) {
+    char *path = part_path(folder, name);
+    int status = path ? zoe_config_load(folder->ctx, path, config) : ZOE_ERR_NOMEM;
+    zoe_free(folder->ctx, path);
+    return status;
+}
+
+int zoe_part_tokenizer(const zoe_folder *folder, const char *name, zoe_tokenizer **tokenizer) {
+    char *path = part_path(folder, name);
+    int status = path ? zoe_tokenizer_open(folder->ctx, path, tokenizer) : ZOE_ERR_NOMEM;
+    zoe_free(folder->ctx, path);
+    return status;
+}
+
 int zoe_part_open(const zoe_folder *folder, const char *name, zoe_config *config, zoe_checkpoint **ckpt) {
-    zoe_context *ctx = folder->ctx;
-    char *dir = zoe_format(ctx, "%s/%s", folder->path, name),
-         *json = zoe_format(ctx, "%s/%s/config.json", folder->path, name);
-    int status = dir && json ? ZOE_OK : zoe_out_of_memory(ctx, strlen(folder->path), "path");
-    if (status == ZOE_OK) status = zoe_config_load(ctx, json, config);
-    if (status == ZOE_OK) status = zoe_checkpoint_open(ctx, dir, ckpt);
-    zoe_free(ctx, dir);
-    zoe_free(ctx, json);
+    char file[64], *dir = part_path(folder, name);
+    snprintf(file, sizeof file, "%s/config.json", name);
+    int status = dir ? zoe_part_config(folder, file, config) : ZOE_ERR_NOMEM;
+    if (status == ZOE_OK) status = zoe_checkpoint_open(folder->ctx, dir, ckpt);
+    zoe_free(folder->ctx, dir);
+    return status;
+}
+
+int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *aliases, zoe_dtype dtype,
+                  zoe_tokenizer **tokenizer, zoe_checkpoint **ckpt, zoe_t5 **text) {
+    zoe_config config = {0};
+    zoe_t5_config t5;
+    int status = zoe_part_tokenizer(folder, "tokenizer", tokenizer);
+    if (status == ZOE_OK) status = zoe_part_open(folder, "text_encoder", &config, ckpt);
+    if (status == ZOE_OK) status = zoe_t5_config_read(&config, &t5);
+    if (status == ZOE_OK) status = zoe_t5_create(be, &t5, *ckpt, aliases, dtype, text);
+    zoe_config_free(&config);
     return status;
 }
 

@@ -7,6 +7,8 @@
 
 #include "formats/checkpoint.h"
 #include "formats/json.h"
+#include "formats/tokenizer.h"
+#include "nn/t5.h"
 #include "sample/sampler.h"
 
 /* A model folder being looked at. */
@@ -99,6 +101,14 @@ int zoe_family_find(const zoe_folder *folder, const zoe_family **out);
 
 /* Opens folder/name as a checkpoint and folder/name/config.json as a configuration. */
 int zoe_part_open(const zoe_folder *folder, const char *name, zoe_config *config, zoe_checkpoint **ckpt);
+
+/* Loads the configuration folder/name. */
+int zoe_part_config(const zoe_folder *folder, const char *name, zoe_config *config);
+int zoe_part_tokenizer(const zoe_folder *folder, const char *name, zoe_tokenizer **tokenizer);
+
+/* Tokenizer and T5 text encoder of a diffusers folder. What was opened before a failure is the caller's to close too. */
+int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *aliases, zoe_dtype dtype,
+                  zoe_tokenizer **tokenizer, zoe_checkpoint **ckpt, zoe_t5 **text);
 
 /* A tensor on the host as one entry of the dump; no dump: nothing happens. */
 int zoe_run_dump(zoe_run *run, const char *name, int rank, const int64_t *shape, const float *data);

@@ -4,20 +4,6 @@
 
 #include "models/cogvideox/cogvideox_model.h"
 
-static int open_text(cogvideox_model *m, const zoe_folder *folder, zoe_dtype dtype) {
-    zoe_context *ctx = folder->ctx;
-    zoe_config config = {0};
-    zoe_t5_config t5;
-    char *path = zoe_format(ctx, "%s/tokenizer", folder->path);
-    int status = path ? zoe_tokenizer_open(ctx, path, &m->tokenizer) : zoe_out_of_memory(ctx, strlen(folder->path), "path");
-    zoe_free(ctx, path);
-    if (status == ZOE_OK) status = zoe_part_open(folder, "text_encoder", &config, &m->text_ckpt);
-    if (status == ZOE_OK) status = zoe_t5_config_read(&config, &t5);
-    if (status == ZOE_OK) status = zoe_t5_create(m->be, &t5, m->text_ckpt, NULL, dtype, &m->text);
-    zoe_config_free(&config);
-    return status;
-}
-
 static int open_denoiser(cogvideox_model *m, const zoe_folder *folder, zoe_dtype dtype) {
     zoe_config config = {0};
     zoe_cogvideox_config c;
@@ -40,9 +26,7 @@ static int open_vae(cogvideox_model *m, const zoe_folder *folder) {
 
 static int read_schedule(cogvideox_model *m, const zoe_folder *folder) {
     zoe_config config = {0};
-    char *path = zoe_format(folder->ctx, "%s/scheduler/scheduler_config.json", folder->path);
-    int status = path ? zoe_config_load(folder->ctx, path, &config) : zoe_out_of_memory(folder->ctx, 64, "path");
-    zoe_free(folder->ctx, path);
+    int status = zoe_part_config(folder, "scheduler/scheduler_config.json", &config);
     if (status == ZOE_OK) status = zoe_schedule_config_read(&config, &m->schedule);
     if (status == ZOE_OK && m->schedule.solver != ZOE_SOLVER_DDIM && m->schedule.solver != ZOE_SOLVER_DPM)
         status = zoe_fail(folder->ctx, ZOE_ERR_UNSUPPORTED,
@@ -91,7 +75,7 @@ static int open_parts(cogvideox_model *m, const zoe_folder *folder, zoe_dtype dt
     ZOE_TRY(zoe_config_text(&folder->index, "_class_name", &class));
     m->joins_image = strcmp(class, "CogVideoXImageToVideoPipeline") == 0;
     ZOE_TRY(read_schedule(m, folder));
-    ZOE_TRY(open_text(m, folder, dtype));
+    ZOE_TRY(zoe_part_text(folder, m->be, NULL, dtype, &m->tokenizer, &m->text_ckpt, &m->text));
     ZOE_TRY(open_denoiser(m, folder, dtype));
     ZOE_TRY(open_vae(m, folder));
     ZOE_TRY(check_parts(m));

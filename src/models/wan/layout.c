@@ -32,28 +32,12 @@ static int open_file(const zoe_folder *folder, const char *name, zoe_checkpoint 
     return status;
 }
 
-static int load_config(const zoe_folder *folder, const char *name, zoe_config *config) {
-    char *path = zoe_format(folder->ctx, "%s/%s", folder->path, name);
-    if (!path) return zoe_out_of_memory(folder->ctx, strlen(folder->path), "path");
-    int status = zoe_config_load(folder->ctx, path, config);
-    zoe_free(folder->ctx, path);
-    return status;
-}
-
-static int open_tokenizer(wan_model *m, const zoe_folder *folder, const char *name) {
-    char *path = zoe_format(folder->ctx, "%s/%s", folder->path, name);
-    if (!path) return zoe_out_of_memory(folder->ctx, strlen(folder->path), "path");
-    int status = zoe_tokenizer_open(folder->ctx, path, &m->tokenizer);
-    zoe_free(folder->ctx, path);
-    return status;
-}
-
 /* ---- parts; config.root NULL: the tensors tell the sizes ---- */
 
-static int make_text(wan_model *m, const zoe_config *config, zoe_dtype dtype) {
+/* Wan-AI's own layout has no configuration of the text encoder. */
+static int make_text(wan_model *m, zoe_dtype dtype) {
     zoe_t5_config t5;
-    ZOE_TRY(config->root ? zoe_t5_config_read(config, &t5)
-                         : zoe_t5_config_from_checkpoint(m->be->ctx, m->text_ckpt, zoe_wan_text_aliases, &t5));
+    ZOE_TRY(zoe_t5_config_from_checkpoint(m->be->ctx, m->text_ckpt, zoe_wan_text_aliases, &t5));
     return zoe_t5_create(m->be, &t5, m->text_ckpt, zoe_wan_text_aliases, dtype, &m->text);
 }
 
@@ -103,14 +87,6 @@ static int make_denoiser(wan_model *m, const zoe_config *config, int expert, zoe
 
 /* ---- diffusers ---- */
 
-static int open_text(wan_model *m, const zoe_folder *folder, zoe_dtype dtype) {
-    zoe_config config = {0};
-    int status = zoe_part_open(folder, "text_encoder", &config, &m->text_ckpt);
-    if (status == ZOE_OK) status = make_text(m, &config, dtype);
-    zoe_config_free(&config);
-    return status;
-}
-
 static int open_denoiser(wan_model *m, const zoe_folder *folder, int expert, zoe_dtype dtype) {
     zoe_config config = {0};
     int status = zoe_part_open(folder, expert ? "transformer_2" : "transformer", &config, &m->denoiser_ckpts[expert]);
@@ -146,7 +122,7 @@ static int open_clip(wan_model *m, const zoe_folder *folder, zoe_dtype dtype) {
     zoe_config config = {0}, processor = {0};
     int status = zoe_part_open(folder, "image_encoder", &config, &m->clip_ckpt);
     if (status == ZOE_OK) status = make_clip(m, &config, dtype);
-    if (status == ZOE_OK) status = load_config(folder, "image_processor/preprocessor_config.json", &processor);
+    if (status == ZOE_OK) status = zoe_part_config(folder, "image_processor/preprocessor_config.json", &processor);
     if (status == ZOE_OK) status = check_processor(&processor);
     if (status == ZOE_OK && zoe_config_has(&processor, "image_mean"))
         status = zoe_config_reals(&processor, "image_mean", 3, m->clip_mean);
@@ -159,7 +135,7 @@ static int open_clip(wan_model *m, const zoe_folder *folder, zoe_dtype dtype) {
 
 static int read_schedule(wan_model *m, const zoe_folder *folder) {
     zoe_config config = {0};
-    int status = load_config(folder, "scheduler/scheduler_config.json", &config);
+    int status = zoe_part_config(folder, "scheduler/scheduler_config.json", &config);
     if (status == ZOE_OK) status = zoe_schedule_config_read(&config, &m->schedule);
     zoe_config_free(&config);
     return status;
@@ -173,8 +149,7 @@ static bool has_part(const zoe_folder *folder, const char *name) {
 static int open_diffusers(wan_model *m, const zoe_folder *folder, zoe_dtype dtype) {
     ZOE_TRY(zoe_config_bool(&folder->index, "expand_timesteps", &m->expand_timesteps));
     ZOE_TRY(read_schedule(m, folder));
-    ZOE_TRY(open_tokenizer(m, folder, "tokenizer"));
-    ZOE_TRY(open_text(m, folder, dtype));
+    ZOE_TRY(zoe_part_text(folder, m->be, zoe_wan_text_aliases, dtype, &m->tokenizer, &m->text_ckpt, &m->text));
     ZOE_TRY(open_denoiser(m, folder, 0, dtype));
     if (has_part(folder, "transformer_2")) ZOE_TRY(open_denoiser(m, folder, 1, dtype));
     if (m->denoisers[1]) ZOE_TRY(zoe_config_real_in(&folder->index, "boundary_ratio", 0, 1, &m->boundary));
@@ -188,7 +163,7 @@ static int open_original_denoiser(wan_model *m, const zoe_folder *folder, const 
     zoe_context *ctx = folder->ctx;
     zoe_config config = {0};
     char *file = zoe_format(ctx, "%s/config.json", name);
-    int status = file ? load_config(folder, file, &config) : zoe_out_of_memory(ctx, 64, "path");
+    int status = file ? zoe_part_config(folder, file, &config) : zoe_out_of_memory(ctx, 64, "path");
     zoe_free(ctx, file);
     if (status == ZOE_OK) status = open_file(folder, name, &m->denoiser_ckpts[expert]);
     if (status == ZOE_OK) status = make_denoiser(m, &config, expert, dtype);
@@ -201,9 +176,9 @@ static int open_original(wan_model *m, const zoe_folder *folder, zoe_dtype dtype
     bool experts = exists(folder, "high_noise_model") || exists(folder, "low_noise_model");
     m->schedule = (zoe_schedule_config){.train_steps = 1000, .order = 2, .lower_order_final = true};
     m->expand_timesteps = exists(folder, VAE_22);
-    ZOE_TRY(open_tokenizer(m, folder, "google/umt5-xxl"));
+    ZOE_TRY(zoe_part_tokenizer(folder, "google/umt5-xxl", &m->tokenizer));
     ZOE_TRY(open_file(folder, TEXT_FILE, &m->text_ckpt));
-    ZOE_TRY(make_text(m, &none, dtype));
+    ZOE_TRY(make_text(m, dtype));
     ZOE_TRY(open_original_denoiser(m, folder, experts ? "high_noise_model" : ".", 0, dtype));
     if (experts) ZOE_TRY(open_original_denoiser(m, folder, "low_noise_model", 1, dtype));
     if (zoe_wan_denoiser_config(m->denoisers[0])->image_dim) {
