@@ -156,8 +156,7 @@ static inline void golden_end(golden *g) {
  * has `expected` in it.
  */
 static inline void golden_refuses_parts(const char *name, const char *part, const char *other, const char *expected) {
-    static const char *const parts[] = {"model_index.json", "scheduler",   "text_encoder",
-                                        "tokenizer",        "transformer", "vae"};
+    static const char *const parts[] = {"model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae"};
     char folder[64], from[600], to[128];
     zoe_context *ctx;
     zoe_model *model;
