@@ -1,5 +1,4 @@
 /* Reading of the command line. */
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -99,7 +99,7 @@ int cli_failure(const zoe_context *context, int status);
 /* Writes "1.5 GiB" into `text`, and returns it. */
 const char *cli_bytes(char text[32], double bytes);
 
-/* Shows how far a request has come; `stderr_quiet`: not at all. */
+/* Shows on standard error how far a request has come. */
 typedef struct cli_progress {
     bool quiet, terminal, drawn;
     int phase, step;

@@ -79,7 +79,7 @@ static void print_bash(void) {
     fputs("    esac\n}\ncomplete -o filenames -F _zoe zoe\n", stdout);
 }
 
-/* Help text within single quotes, as the first sentence part up to its default. */
+/* Help text within single quotes and brackets. */
 static void print_zsh_text(const char *text) {
     for (; *text; text++) {
         if (*text == '\'')

@@ -9,6 +9,7 @@
 #include "pipeline/measure.h"
 #include "pipeline/model.h"
 #include "pipeline/report.h"
+#include "weights/convert.h"
 
 enum { MAX_REPEATS = 10000 };
 
@@ -47,24 +48,12 @@ static double median(double *values, int count) {
     return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
 }
 
-/* Numbers spread evenly over [-1, 1), the same in every run. */
-static float next_random(uint32_t *state) {
-    *state = *state * 1664525u + 1013904223u;
-    return (float)(*state >> 8) / (float)(1 << 23) - 1.0f;
-}
-
 /* A tensor in the backend's memory, filled with random numbers; freed by zoe_backend_free(t->data). */
 static int random_tensor(bench *b, zoe_tensor *t, zoe_dtype dtype, int64_t rows, int64_t cols) {
-    uint32_t state = (uint32_t)(rows * 31 + cols);
-    char *host = zoe_alloc(b->ctx, (size_t)(rows * cols) * zoe_dtype_size(dtype));
-    if (!host) return zoe_out_of_memory(b->ctx, (size_t)(rows * cols) * zoe_dtype_size(dtype), "random data");
-    for (int64_t i = 0; i < rows * cols; i++) {
-        float value = next_random(&state);
-        if (dtype == ZOE_F32)
-            ((float *)(void *)host)[i] = value;
-        else
-            ((uint16_t *)(void *)host)[i] = dtype == ZOE_BF16 ? zoe_f32_to_bf16(value) : zoe_f32_to_f16(value);
-    }
+    size_t bytes = (size_t)(rows * cols) * zoe_dtype_size(dtype);
+    void *host = zoe_alloc(b->ctx, bytes);
+    if (!host) return zoe_out_of_memory(b->ctx, bytes, "random data");
+    zoe_random_fill(host, dtype, rows * cols, 1, 0, 1);
     int status = zoe_backend_alloc(b->be, t, dtype, 2, (const int64_t[]){rows, cols});
     if (status == ZOE_OK) status = zoe_upload(b->be, t, host);
     zoe_free(b->ctx, host);
@@ -304,6 +293,10 @@ static int run_part(bench *b) {
     const zoe_bench_settings *s = b->settings;
     if (s->repeats < 1 || s->repeats > MAX_REPEATS)
         return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "repeats: found %d, expected 1 to %d", s->repeats, MAX_REPEATS);
+    const int32_t counts[] = {s->width, s->height, s->frames, s->tokens, s->inputs, s->outputs, s->heads, s->head_dim};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        if (counts[i] < 1)
+            return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "sizes and counts: found %d, expected 1 or more", counts[i]);
     if (!s->what || !s->device || !s->dtype)
         return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT,
                         "what, device and dtype are needed; zoe_bench_settings_init() fills them");
