@@ -11,7 +11,7 @@ wait_for() {
     fail "never saw \"$1\": $(tail -n 3 "$2")"
 }
 
-"$zoe" generate --model "$case_dir/model" --size 96x64 --frames 33 --steps 1000 --prompt a -o denoise.mp4 2>err &
+"$zoe" generate --model "$case_dir/model" --size 96x64 --frames 33 --steps 1000 --threads 1 --prompt a -o denoise.mp4 2>err &
 job=$!
 wait_for '^denoise [1-9]' err
 kill -INT $job
@@ -20,7 +20,7 @@ wait $job
 grep -q '^zoe: interrupted before the first frame' err || fail "no word of it: $(tail -n 1 err)"
 no_files 'denoise*'
 
-"$zoe" generate --model "$case_dir/model" --size 320x192 --frames 401 --steps 1 --guidance 1 --prompt a -o decode.mp4 --json \
+"$zoe" generate --model "$case_dir/model" --size 192x128 --frames 401 --steps 1 --guidance 1 --threads 1 --prompt a -o decode.mp4 --json \
     >out 2>err &
 job=$!
 wait_for '^decode [1-9]' err
