@@ -1,6 +1,8 @@
 /* Finds the command and lets it run. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -38,6 +40,16 @@ static int flush_output(int exit_status) {
     return exit_status;
 }
 
+/*
+ * OpenMP's threads burn their cores while they wait, unless the environment says otherwise before the program starts;
+ * beside anything else on the machine that costs most of the speed. So the program starts itself once more with the policy
+ * set. A policy that is there already stands, and if starting again fails only speed is lost.
+ */
+static void let_threads_sleep(char **argv) {
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
+    if (setenv("OMP_WAIT_POLICY", "passive", 0) == 0) execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "help";
     if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
@@ -53,5 +65,6 @@ int main(int argc, char **argv) {
         args.operand = command->name;
         command = &cli_help;
     }
+    if (command->computes) let_threads_sleep(argv);
     return flush_output(command->run(&args));
 }
