@@ -51,8 +51,8 @@ static void reads_all_types(void **state) {
     (void)state;
     zoe_checkpoint *ckpt;
     assert_ok(ctx, zoe_checkpoint_open(ctx, TEST_DATA "/formats/all_types.safetensors", &ckpt));
-    assert_int_equal(zoe_checkpoint_count(ckpt), ZOE_DTYPE_COUNT + 3);
-    for (int dtype = 0; dtype < ZOE_DTYPE_COUNT; dtype++) {
+    assert_int_equal(zoe_checkpoint_count(ckpt), ZOE_FILE_DTYPE_COUNT + 3);
+    for (int dtype = 0; dtype < ZOE_FILE_DTYPE_COUNT; dtype++) {
         char name[32];
         snprintf(name, sizeof name, "type.%s", zoe_dtype_name((zoe_dtype)dtype));
         const zoe_entry *entry = zoe_checkpoint_find(ckpt, name);

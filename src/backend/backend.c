@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "backend/quantised.h"
+
 #define ALIGNMENT 256
 
 void zoe_backend_close(zoe_backend *be) {
@@ -116,6 +118,15 @@ int zoe_op_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe
     be->work.linear_flops += 2.0 * (double)rows * (double)in * (double)out;
     count_bytes(be, x), count_bytes(be, w), count_bytes(be, y), count_bytes(be, p->residual);
     return be->ops->linear(be, y, x, w, p);
+}
+
+int zoe_op_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
+    CHECK(x->rank == 2 && zoe_tensor_same_shape(x, y) && zoe_tensor_dense(x) && zoe_is_quantised(y), "quantise", x, y);
+    CHECK(y->group == 0 || last(y) % y->group == 0, "quantise", x, y);
+    if (!be->ops->quantise)
+        return zoe_fail(be->ctx, ZOE_ERR_UNSUPPORTED, "%s computes no quantised products", be->ops->name);
+    count_bytes(be, x), count_bytes(be, y);
+    return be->ops->quantise(be, y, x);
 }
 
 int zoe_op_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p) {

@@ -8,7 +8,7 @@
  * Activations are dense or strided tensors in the backend's memory. Conventions: tokens [tokens, channels], attention
  * [heads, tokens, head_dim] by strides, pictures and VAE activations channels-last [frames, height, width, channels].
  * Small per-channel parameters (norm weights, biases, modulation, rotary tables) are float32 on every backend; the
- * weights of linear may be any float type; those of conv are [out, kt, kh, kw, in].
+ * weights of linear may be any float type or quantised (backend/quantised.h); those of conv are [out, kt, kh, kw, in].
  */
 #ifndef ZOE_BACKEND_BACKEND_H
 #define ZOE_BACKEND_BACKEND_H
@@ -115,6 +115,7 @@ typedef struct zoe_backend_ops {
     int (*grow)(zoe_backend *be, size_t bytes);
 
     int (*linear)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
+    int (*quantise)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x); /* NULL: has no quantised products */
     int (*norm)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p);
     int (*qk_prepare)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_qk *p);
     int (*attention)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
@@ -206,6 +207,9 @@ int zoe_synchronize(zoe_backend *be);
 
 /* y[rows, out] from x[rows, in] and w[out, in]; leading axes are joined into rows, which may be strided. */
 int zoe_op_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
+
+/* The quantised matrix y [out, in], in memory of zoe_quantised_bytes(), from the float matrix x [out, in], dense. */
+int zoe_op_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x);
 
 /* Over the last axis of x; y may be x. Rows may be strided. */
 int zoe_op_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p);

@@ -6,16 +6,21 @@
 
 static const struct {
     const char *name;
-    size_t size;
+    int bits;
 } dtypes[ZOE_DTYPE_COUNT] = {
-    [ZOE_F32] = {"F32", 4},         [ZOE_BF16] = {"BF16", 2},       [ZOE_F16] = {"F16", 2},   [ZOE_F64] = {"F64", 8},
-    [ZOE_F8_E4M3] = {"F8_E4M3", 1}, [ZOE_F8_E5M2] = {"F8_E5M2", 1}, [ZOE_I8] = {"I8", 1},     [ZOE_I16] = {"I16", 2},
-    [ZOE_I32] = {"I32", 4},         [ZOE_I64] = {"I64", 8},         [ZOE_U8] = {"U8", 1},     [ZOE_U16] = {"U16", 2},
-    [ZOE_U32] = {"U32", 4},         [ZOE_U64] = {"U64", 8},         [ZOE_BOOL] = {"BOOL", 1},
+    [ZOE_F32] = {"F32", 32},        [ZOE_BF16] = {"BF16", 16},      [ZOE_F16] = {"F16", 16},  [ZOE_F64] = {"F64", 64},
+    [ZOE_F8_E4M3] = {"F8_E4M3", 8}, [ZOE_F8_E5M2] = {"F8_E5M2", 8}, [ZOE_I8] = {"I8", 8},     [ZOE_I16] = {"I16", 16},
+    [ZOE_I32] = {"I32", 32},        [ZOE_I64] = {"I64", 64},        [ZOE_U8] = {"U8", 8},     [ZOE_U16] = {"U16", 16},
+    [ZOE_U32] = {"U32", 32},        [ZOE_U64] = {"U64", 64},        [ZOE_BOOL] = {"BOOL", 8}, [ZOE_I4] = {"I4", 4},
+    [ZOE_F4_E2M1] = {"F4", 4},
 };
 
+int zoe_dtype_bits(zoe_dtype dtype) {
+    return dtypes[dtype].bits;
+}
+
 size_t zoe_dtype_size(zoe_dtype dtype) {
-    return dtypes[dtype].size;
+    return (size_t)dtypes[dtype].bits / 8;
 }
 
 const char *zoe_dtype_name(zoe_dtype dtype) {
@@ -23,7 +28,7 @@ const char *zoe_dtype_name(zoe_dtype dtype) {
 }
 
 bool zoe_dtype_parse(const char *name, zoe_dtype *out) {
-    for (int i = 0; i < ZOE_DTYPE_COUNT; i++)
+    for (int i = 0; i < ZOE_FILE_DTYPE_COUNT; i++)
         if (strcmp(name, dtypes[i].name) == 0) {
             *out = (zoe_dtype)i;
             return true;
@@ -49,7 +54,7 @@ int64_t zoe_tensor_count(const zoe_tensor *t) {
 }
 
 int64_t zoe_tensor_bytes(const zoe_tensor *t) {
-    return zoe_tensor_count(t) * (int64_t)zoe_dtype_size(t->dtype);
+    return (zoe_tensor_count(t) * zoe_dtype_bits(t->dtype) + 7) / 8;
 }
 
 bool zoe_tensor_dense(const zoe_tensor *t) {

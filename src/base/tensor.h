@@ -24,11 +24,16 @@ typedef enum zoe_dtype {
     ZOE_U32,
     ZOE_U64,
     ZOE_BOOL,
+    ZOE_FILE_DTYPE_COUNT,          /* the types above are those that files have */
+    ZOE_I4 = ZOE_FILE_DTYPE_COUNT, /* two's complement, two to a byte, the even element in the low half */
+    ZOE_F4_E2M1,                   /* likewise */
     ZOE_DTYPE_COUNT
 } zoe_dtype;
 
-size_t zoe_dtype_size(zoe_dtype dtype);      /* bytes of one element */
+int zoe_dtype_bits(zoe_dtype dtype);         /* of one element */
+size_t zoe_dtype_size(zoe_dtype dtype);      /* bytes of one element; 0 for those smaller than a byte */
 const char *zoe_dtype_name(zoe_dtype dtype); /* as in safetensors headers: "F32", "BF16", ... */
+/* Knows the types that files have. */
 bool zoe_dtype_parse(const char *name, zoe_dtype *out);
 
 typedef struct zoe_tensor {
@@ -37,6 +42,8 @@ typedef struct zoe_tensor {
     int64_t shape[ZOE_MAX_RANK];
     int64_t stride[ZOE_MAX_RANK]; /* in elements */
     void *data;                   /* memory of the backend that made it */
+    void *scales;                 /* of a quantised matrix (backend/quantised.h), behind its data; else NULL */
+    int group;                    /* elements of a row under one scale; 0: the whole row */
 } zoe_tensor;
 
 /* A dense row-major tensor over `data`. */
@@ -46,7 +53,7 @@ zoe_tensor zoe_tensor_of(void *data, zoe_dtype dtype, int rank, const int64_t *s
                   (const int64_t[]){__VA_ARGS__})
 
 int64_t zoe_tensor_count(const zoe_tensor *t); /* elements */
-int64_t zoe_tensor_bytes(const zoe_tensor *t); /* of a dense tensor of this shape */
+int64_t zoe_tensor_bytes(const zoe_tensor *t); /* of a dense tensor of this shape, without scales */
 bool zoe_tensor_dense(const zoe_tensor *t);    /* row-major without gaps */
 bool zoe_tensor_same_shape(const zoe_tensor *a, const zoe_tensor *b);
 int64_t zoe_tensor_rows(const zoe_tensor *t); /* product of all axes but the last */

@@ -1,0 +1,31 @@
+#include "backend/quantised.h"
+
+#define ALIGNMENT 256
+
+static int64_t aligned(int64_t bytes) {
+    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+int zoe_quantised_group(zoe_dtype dtype, int group) {
+    if (dtype == ZOE_I4) return group ? group : 32;
+    return dtype == ZOE_F4_E2M1 ? 16 : 0;
+}
+
+static int64_t data_bytes(zoe_dtype dtype, int64_t out, int64_t in) {
+    return aligned((out * in * zoe_dtype_bits(dtype) + 7) / 8);
+}
+
+int64_t zoe_quantised_bytes(zoe_dtype dtype, int64_t out, int64_t in, int group) {
+    int64_t data = data_bytes(dtype, out, in);
+    group = zoe_quantised_group(dtype, group);
+    if (dtype == ZOE_I4) return data + out * (in / group) * 2;
+    if (dtype == ZOE_F4_E2M1) return data + aligned(out * (in / group)) + 4;
+    return data + out * 4;
+}
+
+zoe_tensor zoe_quantised_of(void *memory, zoe_dtype dtype, int64_t out, int64_t in, int group) {
+    zoe_tensor t = ZOE_TENSOR(memory, dtype, out, in);
+    t.scales = memory ? (char *)memory + data_bytes(dtype, out, in) : NULL;
+    t.group = zoe_quantised_group(dtype, group);
+    return t;
+}

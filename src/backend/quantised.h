@@ -1,0 +1,33 @@
+/*
+ * Quantised matrices: weights [out, in] of linear in few bits, with scales behind them in the same piece of memory.
+ *
+ *   form         data                    scales                            w[o][i] =
+ *   int8         I8 -127..127            f32 [out]                         data * scale[o]
+ *   fp8          F8_E4M3                 f32 [out]                         data * scale[o]
+ *   int4         I4 -7..7                f16 [out, in / group]             data * scale[o][i / group]; group 32, 64 or 128
+ *   nvfp4        F4_E2M1                 F8_E4M3 [out, in / 16], then      data * scale[o][i / 16] * global
+ *                                        at the next 256 bytes f32 global
+ *
+ * Products with int8 and fp8 quantise the activations too, each row by its own scale max|x| / 127 or max|x| / 448; int4
+ * and nvfp4 keep activations as they are.
+ */
+#ifndef ZOE_BACKEND_QUANTISED_H
+#define ZOE_BACKEND_QUANTISED_H
+
+#include "base/tensor.h"
+
+/* A matrix of one of the forms above. */
+static inline bool zoe_is_quantised(const zoe_tensor *t) {
+    return t->dtype == ZOE_I8 || t->dtype == ZOE_F8_E4M3 || t->dtype == ZOE_I4 || t->dtype == ZOE_F4_E2M1;
+}
+
+/* Elements under one scale when the form `dtype` is asked for with `group` (0: the form's own); 0: the whole row. */
+int zoe_quantised_group(zoe_dtype dtype, int group);
+
+/* Bytes of data, and of data with its scales; scales begin at a multiple of 256 bytes. */
+int64_t zoe_quantised_bytes(zoe_dtype dtype, int64_t out, int64_t in, int group);
+
+/* The matrix over one piece of memory of that size; rows are multiples of the group. */
+zoe_tensor zoe_quantised_of(void *memory, zoe_dtype dtype, int64_t out, int64_t in, int group);
+
+#endif
