@@ -11,14 +11,26 @@ void zoe_backend_close(zoe_backend *be) {
     if (be) be->ops->close(be);
 }
 
-int zoe_new_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, const int64_t *shape) {
-    *t = zoe_tensor_of(NULL, dtype, rank, shape);
-    size_t bytes = ((size_t)zoe_tensor_bytes(t) + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+static int push(zoe_backend *be, size_t bytes, void **out) {
+    bytes = (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
     if (bytes > be->arena.size - be->arena.used) return zoe_out_of_memory(be->ctx, bytes, "activations");
     if (be->ops->grow && be->arena.used + bytes > be->arena.backed) ZOE_TRY(be->ops->grow(be, be->arena.used + bytes));
-    t->data = be->arena.base + be->arena.used;
+    *out = be->arena.base + be->arena.used;
     be->arena.used += bytes;
     if (be->arena.used > be->arena.peak) be->arena.peak = be->arena.used;
+    return ZOE_OK;
+}
+
+int zoe_new_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, const int64_t *shape) {
+    *t = zoe_tensor_of(NULL, dtype, rank, shape);
+    return push(be, (size_t)zoe_tensor_bytes(t), &t->data);
+}
+
+int zoe_new_rows(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int64_t rows, int64_t width) {
+    void *memory = NULL;
+    if (dtype != ZOE_I8 && dtype != ZOE_F8_E4M3) return ZOE_NEW(be, t, dtype, rows, width);
+    ZOE_TRY(push(be, (size_t)zoe_quantised_bytes(dtype, rows, width, 0), &memory));
+    *t = zoe_quantised_of(memory, dtype, rows, width, 0);
     return ZOE_OK;
 }
 
@@ -100,6 +112,11 @@ static bool groups(const zoe_tensor *row_group, int64_t rows) {
            (row_group->dtype == ZOE_I32 && zoe_tensor_count(row_group) == rows && zoe_tensor_dense(row_group));
 }
 
+/* Floats, or quantised rows where the backend has them. */
+static bool rows_fit(const zoe_backend *be, const zoe_tensor *t) {
+    return !zoe_is_quantised(t) || (be->ops->quantised_rows && t->scales && t->group == 0 && zoe_tensor_dense(t));
+}
+
 static void count_bytes(zoe_backend *be, const zoe_tensor *t) {
     if (t) be->work.bytes += (double)zoe_tensor_bytes(t);
 }
@@ -115,6 +132,8 @@ int zoe_op_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe
     CHECK(channels(p->bias, out) && channels(p->gate, out) && groups(p->row_group, rows), "linear", x, y);
     CHECK(!p->residual || (zoe_tensor_rows(p->residual) == rows && last(p->residual) == out && uniform_rows(p->residual)),
           "linear", y, p->residual);
+    CHECK(rows_fit(be, x) && (!zoe_is_quantised(x) || x->dtype == w->dtype), "linear", x, w);
+    CHECK(rows_fit(be, y) && (!zoe_is_quantised(y) || !p->residual), "linear", y, x);
     be->work.linear_flops += 2.0 * (double)rows * (double)in * (double)out;
     count_bytes(be, x), count_bytes(be, w), count_bytes(be, y), count_bytes(be, p->residual);
     return be->ops->linear(be, y, x, w, p);
@@ -132,6 +151,7 @@ int zoe_op_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
 int zoe_op_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p) {
     int64_t rows = zoe_tensor_rows(x), width = last(x);
     CHECK(zoe_tensor_rows(y) == rows && last(y) == width && uniform_rows(x) && uniform_rows(y), "norm", x, y);
+    CHECK(!zoe_is_quantised(x) && rows_fit(be, y), "norm", x, y);
     CHECK(channels(p->weight, width) && channels(p->bias, width), "norm", x, p->weight);
     CHECK(channels(p->scale, width) && channels(p->shift, width) && groups(p->row_group, rows), "norm", x, p->scale);
     count_bytes(be, x), count_bytes(be, y);

@@ -9,6 +9,10 @@
  * [heads, tokens, head_dim] by strides, pictures and VAE activations channels-last [frames, height, width, channels].
  * Small per-channel parameters (norm weights, biases, modulation, rotary tables) are float32 on every backend; the
  * weights of linear may be any float type or quantised (backend/quantised.h); those of conv are [out, kt, kh, kw, in].
+ *
+ * Products with int8 and fp8 weights quantise the rows of x. Where the backend has `quantised_rows`, that can be done once
+ * for several products: norm, linear and quantise write quantised rows (zoe_new_rows()), and linear with weights of the
+ * same form reads them.
  */
 #ifndef ZOE_BACKEND_BACKEND_H
 #define ZOE_BACKEND_BACKEND_H
@@ -96,9 +100,10 @@ typedef struct zoe_group_norm {
 
 typedef struct zoe_backend_ops {
     const char *name;
-    bool host_memory; /* its memory can be read and written by the processor: weights are used where they are mapped */
-    bool key_repeats; /* attention honours last_key_repeats */
-    bool computes;    /* false for the plan, whose tensors hold nothing */
+    bool host_memory;    /* its memory can be read and written by the processor: weights are used where they are mapped */
+    bool key_repeats;    /* attention honours last_key_repeats */
+    bool computes;       /* false for the plan, whose tensors hold nothing */
+    bool quantised_rows; /* norm and linear write rows of int8 and fp8, linear reads them */
     void (*close)(zoe_backend *be);
 
     /* Memory that lives until freed. Alignment 64 on the host, 256 on a device. */
@@ -183,6 +188,9 @@ int zoe_new_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, co
     zoe_new_tensor((be), (t), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                          \
                    (const int64_t[]){__VA_ARGS__})
 
+/* Activations [rows, width] of any type; those of int8 and fp8 have a scale a row behind them. */
+int zoe_new_rows(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int64_t rows, int64_t width);
+
 /* zoe_arena_release() gives back what was taken since the mark. */
 size_t zoe_arena_mark(const zoe_backend *be);
 void zoe_arena_release(zoe_backend *be, size_t mark);
@@ -205,13 +213,17 @@ int zoe_synchronize(zoe_backend *be);
 
 /* ---- operations; y is always preallocated, shapes are checked ---- */
 
-/* y[rows, out] from x[rows, in] and w[out, in]; leading axes are joined into rows, which may be strided. */
+/*
+ * y[rows, out] from x[rows, in] and w[out, in]; leading axes are joined into rows, which may be strided. Quantised rows of
+ * x have the form of w; quantised rows of y have no residual.
+ */
 int zoe_op_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
 
-/* The quantised matrix y [out, in], in memory of zoe_quantised_bytes(), from the float matrix x [out, in], dense. */
+/* The quantised matrix (or rows) y [out, in], in memory of zoe_quantised_bytes(), from the float matrix x [out, in], dense.
+ */
 int zoe_op_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x);
 
-/* Over the last axis of x; y may be x. Rows may be strided. */
+/* Over the last axis of x; y may be x, or quantised rows. Rows may be strided. */
 int zoe_op_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p);
 
 /* y, x [tokens, heads * head_dim]; y may be x. */

@@ -6,6 +6,11 @@ static const zoe_tensor *present(const zoe_tensor *t) {
     return t && t->rank ? t : NULL;
 }
 
+zoe_dtype zoe_nn_rows_for(const zoe_backend *be, const zoe_lin *lin) {
+    zoe_dtype form = lin->w.dtype;
+    return be->ops->quantised_rows && (form == ZOE_I8 || form == ZOE_F8_E4M3) ? form : be->dtype;
+}
+
 int zoe_nn_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_lin *lin, zoe_act act) {
     return zoe_op_linear(be, y, x, &lin->w, &(zoe_linear){.bias = present(&lin->b), .act = act});
 }

@@ -17,6 +17,12 @@ typedef struct zoe_lin {
 #define ZOE_LIN_SLOTS(type, member, key, out, in, when_letter)                                                             \
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_LINEAR, type, member, key, out, in, when_letter)
 
+/*
+ * The type in which rows are best written that go into layers with weights like lin's: quantised once for all of them where
+ * the backend can, else that of the backend's activations. Known while the weights are loaded.
+ */
+zoe_dtype zoe_nn_rows_for(const zoe_backend *be, const zoe_lin *lin);
+
 /* y = act(x w^T + b) */
 int zoe_nn_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_lin *lin, zoe_act act);
 

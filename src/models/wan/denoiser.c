@@ -327,15 +327,18 @@ static int self_attention(zoe_wan_denoiser *d, const block *b, const zoe_wan_gri
                           const modulation *m, zoe_tensor *x) {
     zoe_backend *be = d->be;
     const zoe_wan_config *c = &d->config;
-    zoe_tensor n, q, k, v, gate = chunk(rows, 2);
-    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->tokens, d->width));
+    zoe_tensor n, q, k, v, y, gate = chunk(rows, 2);
     ZOE_TRY(ZOE_NEW(be, &q, be->dtype, grid->tokens, d->width));
     ZOE_TRY(ZOE_NEW(be, &k, be->dtype, grid->tokens, d->width));
     ZOE_TRY(ZOE_NEW(be, &v, be->dtype, grid->tokens, d->width));
+    size_t inner = zoe_arena_mark(be);
+    ZOE_TRY(zoe_new_rows(be, &n, zoe_nn_rows_for(be, &b->self.q), grid->tokens, d->width));
     ZOE_TRY(norm_modulate(d, &n, x, rows, 0, row_group(m)));
     ZOE_TRY(zoe_nn_linear(be, &q, &n, &b->self.q, ZOE_ACT_NONE));
     ZOE_TRY(zoe_nn_linear(be, &k, &n, &b->self.k, ZOE_ACT_NONE));
     ZOE_TRY(zoe_nn_linear(be, &v, &n, &b->self.v, ZOE_ACT_NONE));
+    zoe_arena_release(be, inner);
+    ZOE_TRY(ZOE_NEW(be, &y, be->dtype, grid->tokens, d->width));
     zoe_qk qk = {.heads = c->heads,
                  .normalise = true,
                  .kind = ZOE_NORM_RMS,
@@ -346,10 +349,10 @@ static int self_attention(zoe_wan_denoiser *d, const block *b, const zoe_wan_gri
     ZOE_TRY(zoe_op_qk_prepare(be, &q, &q, &qk));
     qk.weight = &b->self.norm_k;
     ZOE_TRY(zoe_op_qk_prepare(be, &k, &k, &qk));
-    zoe_tensor yh = zoe_view_heads(&n, c->heads), qh = zoe_view_heads(&q, c->heads);
+    zoe_tensor yh = zoe_view_heads(&y, c->heads), qh = zoe_view_heads(&q, c->heads);
     zoe_tensor kh = zoe_view_heads(&k, c->heads), vh = zoe_view_heads(&v, c->heads);
     ZOE_TRY(zoe_op_attention(be, &yh, &qh, &kh, &vh, &(zoe_attention){.scale = 1 / sqrtf((float)c->head_dim)}));
-    return zoe_nn_linear_add(be, x, &n, &b->self.o, x, &gate, row_group(m));
+    return zoe_nn_linear_add(be, x, &y, &b->self.o, x, &gate, row_group(m));
 }
 
 /* y [tokens, width] = attention of q to row `layer` of keys and values [layers, rows, width] */
@@ -370,19 +373,22 @@ static int cross_attention(zoe_wan_denoiser *d, int layer, const zoe_wan_context
     zoe_backend *be = d->be;
     const block *b = &d->blocks[layer];
     int64_t tokens = x->shape[0];
-    zoe_tensor n, q, y;
-    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, tokens, d->width));
+    zoe_tensor n, q, y, image;
     ZOE_TRY(ZOE_NEW(be, &q, be->dtype, tokens, d->width));
+    size_t inner = zoe_arena_mark(be);
+    ZOE_TRY(zoe_new_rows(be, &n, zoe_nn_rows_for(be, &b->cross.q), tokens, d->width));
     ZOE_TRY(zoe_nn_norm(be, &n, x, ZOE_NORM_LAYER, (float)d->config.eps, &b->norm_w, &b->norm_b, ZOE_ACT_NONE));
     ZOE_TRY(zoe_nn_linear(be, &q, &n, &b->cross.q, ZOE_ACT_NONE));
+    zoe_arena_release(be, inner);
+    ZOE_TRY(ZOE_NEW(be, &y, be->dtype, tokens, d->width));
     ZOE_TRY(zoe_nn_norm(be, &q, &q, ZOE_NORM_RMS, (float)d->config.eps, &b->cross.norm_q, NULL, ZOE_ACT_NONE));
-    ZOE_TRY(attend_context(d, layer, &q, &context->keys, &context->values, context->last_repeats, &n));
+    ZOE_TRY(attend_context(d, layer, &q, &context->keys, &context->values, context->last_repeats, &y));
     if (context->image_keys.rank) {
-        ZOE_TRY(ZOE_NEW(be, &y, be->dtype, tokens, d->width));
-        ZOE_TRY(attend_context(d, layer, &q, &context->image_keys, &context->image_values, 0, &y));
-        ZOE_TRY(zoe_op_lincomb(be, &n, 2, (const zoe_tensor *[]){&n, &y}, (float[]){1, 1}));
+        ZOE_TRY(ZOE_NEW(be, &image, be->dtype, tokens, d->width));
+        ZOE_TRY(attend_context(d, layer, &q, &context->image_keys, &context->image_values, 0, &image));
+        ZOE_TRY(zoe_op_lincomb(be, &y, 2, (const zoe_tensor *[]){&y, &image}, (float[]){1, 1}));
     }
-    return zoe_nn_linear_add(be, x, &n, &b->cross.o, x, NULL, NULL);
+    return zoe_nn_linear_add(be, x, &y, &b->cross.o, x, NULL, NULL);
 }
 
 /* x [tokens, width] += gate * down(gelu(up(norm(x)))), some rows at a time */
@@ -391,8 +397,8 @@ static int feed_forward(zoe_wan_denoiser *d, const block *b, const zoe_tensor *r
     int64_t tokens = x->shape[0], most = be->ops->host_memory ? FFN_ROWS : FFN_ROWS_DEVICE;
     zoe_tensor n, hidden, gate = chunk(rows, 5);
     if (most > tokens) most = tokens;
-    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, most, d->width));
-    ZOE_TRY(ZOE_NEW(be, &hidden, be->dtype, most, d->config.ffn));
+    ZOE_TRY(zoe_new_rows(be, &n, zoe_nn_rows_for(be, &b->up), most, d->width));
+    ZOE_TRY(zoe_new_rows(be, &hidden, zoe_nn_rows_for(be, &b->down), most, d->config.ffn));
     for (int64_t start = 0; start < tokens; start += most) {
         int64_t count = tokens - start < most ? tokens - start : most;
         zoe_tensor part = zoe_view_slice(x, 0, start, count), groups;
