@@ -131,15 +131,16 @@ typedef struct zoe_model_settings {
     const char *dtype;  /* "f32" or "bf16": type of activations; NULL: the device's own choice (cpu: f32) */
     int64_t vram;       /* budget of device memory in bytes; 0: what is free, less a margin */
     int64_t ram; /* budget of host memory in bytes; 0: none, weights being mapped pages that the system can take back */
+    const char *text_encoder; /* folder with text_encoder and tokenizer, for models published without; NULL: the model's */
 } zoe_model_settings;
 
 ZOE_API void zoe_model_settings_init(zoe_model_settings *settings);
 
 /*
- * Opens a model folder as published: reads its configurations, checks that every tensor is there with the right shape
- * and maps the weights. settings may be NULL. The context must outlive the model.
+ * Opens a model as published, a folder or a .safetensors file: reads its configurations, checks that every tensor is there
+ * with the right shape and maps the weights. settings may be NULL. The context must outlive the model.
  */
-ZOE_API int zoe_model_open(zoe_context *context, const char *dir, const zoe_model_settings *settings, zoe_model **out);
+ZOE_API int zoe_model_open(zoe_context *context, const char *path, const zoe_model_settings *settings, zoe_model **out);
 ZOE_API void zoe_model_close(zoe_model *model);
 
 /* ---- requests ---- */
@@ -170,7 +171,8 @@ typedef struct zoe_request {
     double guidance;     /* classifier-free guidance scale; 1 turns it off */
     double guidance_2;   /* scale of the second expert; negative: the same as `guidance` */
     double flow_shift;   /* shift of the flow schedule; 0: as the model's scheduler says */
-    const char *sampler; /* "unipc", "euler", "ddim" or "dpm"; NULL: as the model's scheduler says */
+    const char *sampler;   /* "unipc", "euler", "stochastic", "ddim" or "dpm"; NULL: as the model's scheduler says */
+    const char *timesteps; /* "1000,909,725": those of the steps, for flow models; NULL: as `steps` makes them */
     uint64_t seed;
     const char *init_latents; /* "FILE.safetensors:NAME": start from this tensor instead of drawing noise */
     const char *dump;         /* safetensors file for what was computed on the way */

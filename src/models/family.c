@@ -16,6 +16,11 @@ int zoe_family_find(const zoe_folder *folder, const zoe_family **out) {
             *out = zoe_families[i];
             return ZOE_OK;
         }
+    if (folder->file)
+        return zoe_fail(folder->ctx, ZOE_ERR_UNSUPPORTED,
+                        "%s is no file that holds a whole model known here: expected one of LTX-Video's "
+                        "(model.diffusion_model.* and vae.*); other models open by their folder",
+                        folder->file);
     if (folder->index.root) ZOE_TRY(zoe_config_text(&folder->index, "_class_name", &class));
     if (class)
         return zoe_fail(
@@ -64,8 +69,9 @@ int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *al
                   zoe_tokenizer **tokenizer, zoe_checkpoint **ckpt, zoe_t5 **text) {
     zoe_config config = {0};
     zoe_t5_config t5;
-    int status = zoe_part_tokenizer(folder, "tokenizer", tokenizer);
-    if (status == ZOE_OK) status = zoe_part_open(folder, "text_encoder", &config, ckpt);
+    const zoe_folder home = {.ctx = folder->ctx, .path = folder->text ? folder->text : folder->path};
+    int status = zoe_part_tokenizer(&home, "tokenizer", tokenizer);
+    if (status == ZOE_OK) status = zoe_part_open(&home, "text_encoder", &config, ckpt);
     if (status == ZOE_OK) status = zoe_t5_config_read(&config, &t5);
     if (status == ZOE_OK) status = zoe_t5_create(be, &t5, *ckpt, aliases, dtype, text);
     zoe_config_free(&config);

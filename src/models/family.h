@@ -11,11 +11,14 @@
 #include "nn/t5.h"
 #include "sample/sampler.h"
 
-/* A model folder being looked at. */
+/* A model being looked at: a folder, or a file that holds several networks. */
 typedef struct zoe_folder {
     zoe_context *ctx;
-    const char *path;
-    zoe_config index; /* model_index.json; root NULL if the folder has none */
+    const char *path;      /* of the folder, or of the one that the file is in */
+    const char *file;      /* path of the file, or NULL */
+    zoe_checkpoint *whole; /* what the file holds, or NULL */
+    const char *text;      /* folder of the text encoder and tokenizer, or NULL: `path` */
+    zoe_config index;      /* model_index.json; root NULL if the folder has none */
 } zoe_folder;
 
 /* What a family says of a folder without loading it; strings are static or live as long as the model. */

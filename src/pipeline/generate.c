@@ -300,11 +300,24 @@ static int run_decode(generation *g) {
     return status;
 }
 
+/* What the request asks for over the model's own schedule. */
+static int choose_schedule(generation *g) {
+    zoe_request *r = &g->request;
+    zoe_schedule_config *schedule = &g->run.schedule;
+    ZOE_TRY(zoe_schedule_choose(g->run.ctx, r->sampler, r->flow_shift, schedule));
+    if (r->timesteps) {
+        ZOE_TRY(zoe_schedule_list(g->run.ctx, r->timesteps, schedule));
+        r->steps = schedule->given;
+    }
+    if (schedule->given != r->steps) schedule->given = 0;
+    return ZOE_OK;
+}
+
 static int run_phases(generation *g) {
     zoe_request *r = &g->request;
     ZOE_TRY(check_request(g));
     ZOE_TRY(g->model->family->prepare(g->model->impl, r, &g->run));
-    ZOE_TRY(zoe_schedule_choose(g->run.ctx, r->sampler, r->flow_shift, &g->run.schedule));
+    ZOE_TRY(choose_schedule(g));
     g->result.width = r->width, g->result.height = r->height, g->result.fps = r->fps;
     ZOE_TRY(open_output(g));
     ZOE_TRY(allocate(g));

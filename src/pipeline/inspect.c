@@ -200,19 +200,22 @@ static int inspect_family(zoe_context *ctx, const zoe_folder *folder, json_t *re
 
 static int inspect_model(zoe_context *ctx, const zoe_folder *folder, json_t *report) {
     json_t *parts = json_array();
+    const char *slash = folder->file ? strrchr(folder->file, '/') : NULL, *name = slash ? slash + 1 : folder->file;
     ZOE_TRY(zoe_report_set(ctx, report, "kind", json_string("model")));
     ZOE_TRY(zoe_report_set(ctx, report, "parts", parts));
     ZOE_TRY(folder->index.root ? inspect_index(ctx, folder->path, &folder->index, report, parts)
+            : folder->file     ? inspect_file(ctx, folder->path, name, parts)
                                : inspect_files(ctx, folder->path, parts));
     return inspect_family(ctx, folder, report);
 }
 
-/* A folder is a model if it has an index, or if a family knows its files; else it may hold weights. */
+/* A folder is a model if it has an index, or, as a file, if a family knows what is in it; else it may hold weights. */
 static int inspect_folder(zoe_context *ctx, const char *path, json_t *report) {
     zoe_folder folder;
     const zoe_family *family;
-    ZOE_TRY(zoe_folder_open(ctx, path, &folder));
-    int status = folder.index.root || zoe_family_find(&folder, &family) == ZOE_OK ? inspect_model(ctx, &folder, report)
+    int status = zoe_folder_open(ctx, path, NULL, &folder);
+    if (status == ZOE_OK)
+        status = folder.index.root || zoe_family_find(&folder, &family) == ZOE_OK ? inspect_model(ctx, &folder, report)
                                                                                   : inspect_weights(ctx, path, report);
     zoe_folder_close(&folder);
     return status;
@@ -253,7 +256,7 @@ static int inspect(zoe_context *ctx, const char *path, json_t *report) {
     struct stat info;
     if (stat(path, &info) != 0) return zoe_fail(ctx, ZOE_ERR_IO, "%s: %s", path, strerror(errno));
     ZOE_TRY(zoe_report_set(ctx, report, "path", zoe_report_path(path)));
-    if (S_ISDIR(info.st_mode)) return inspect_folder(ctx, path, report);
+    if (S_ISDIR(info.st_mode) || ends_in(path, ".safetensors")) return inspect_folder(ctx, path, report);
     return is_checkpoint(path) ? inspect_weights(ctx, path, report) : inspect_video(ctx, path, report);
 }
 

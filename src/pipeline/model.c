@@ -6,12 +6,22 @@
 
 #include "backend/plugin.h"
 
-int zoe_folder_open(zoe_context *ctx, const char *path, zoe_folder *out) {
+static int open_file(zoe_context *ctx, const char *path, zoe_folder *out) {
+    const char *slash = strrchr(path, '/'), *dot = strrchr(path, '.');
+    if (!dot || strcmp(dot, ".safetensors") != 0)
+        return zoe_fail(ctx, ZOE_ERR_FORMAT, "%s is a file; expected a model folder or a .safetensors file", path);
+    out->file = path;
+    out->path = slash ? zoe_format(ctx, "%.*s", (int)(slash - path) + 1, path) : zoe_strdup(ctx, ".");
+    return out->path ? zoe_checkpoint_open(ctx, path, &out->whole) : zoe_out_of_memory(ctx, strlen(path), "path");
+}
+
+int zoe_folder_open(zoe_context *ctx, const char *path, const char *text, zoe_folder *out) {
     struct stat info;
-    *out = (zoe_folder){.ctx = ctx, .path = path};
+    *out = (zoe_folder){.ctx = ctx, .text = text};
     if (stat(path, &info) != 0) return zoe_fail(ctx, ZOE_ERR_IO, "%s: no such folder", path);
-    if (!S_ISDIR(info.st_mode)) return zoe_fail(ctx, ZOE_ERR_FORMAT, "%s is a file; expected a model folder", path);
-    char *index = zoe_format(ctx, "%s/model_index.json", path);
+    if (!S_ISDIR(info.st_mode)) return open_file(ctx, path, out);
+    out->path = zoe_strdup(ctx, path);
+    char *index = out->path ? zoe_format(ctx, "%s/model_index.json", path) : NULL;
     if (!index) return zoe_out_of_memory(ctx, strlen(path), "path");
     int status = stat(index, &info) == 0 ? zoe_config_load(ctx, index, &out->index) : ZOE_OK;
     zoe_free(ctx, index);
@@ -19,6 +29,9 @@ int zoe_folder_open(zoe_context *ctx, const char *path, zoe_folder *out) {
 }
 
 void zoe_folder_close(zoe_folder *folder) {
+    if (!folder->ctx) return;
+    zoe_free(folder->ctx, (char *)(uintptr_t)folder->path);
+    zoe_checkpoint_close(folder->whole);
     zoe_config_free(&folder->index);
 }
 
@@ -67,7 +80,7 @@ static int open_model(zoe_context *ctx, const char *dir, const zoe_model_setting
     be = NULL;
     model->path = zoe_strdup(ctx, dir);
     if (!model->path) ZOE_TRY_DONE(zoe_out_of_memory(ctx, strlen(dir), "path"));
-    ZOE_TRY_DONE(zoe_folder_open(ctx, dir, &folder));
+    ZOE_TRY_DONE(zoe_folder_open(ctx, dir, settings->text_encoder, &folder));
     ZOE_TRY_DONE(zoe_family_find(&folder, &model->family));
     if (!model->be) ZOE_TRY_DONE(zoe_backend_open(ctx, settings->device, settings->dtype, settings->vram, &model->be));
     ZOE_TRY_DONE(model->family->open(model->be, &folder, ZOE_DTYPE_COUNT, &model->impl));

@@ -13,8 +13,11 @@ struct zoe_model {
     void *impl;
 };
 
-/* model_index.json if there is one; free with zoe_folder_close(). */
-int zoe_folder_open(zoe_context *ctx, const char *path, zoe_folder *out);
+/*
+ * A folder with its model_index.json if there is one, or a .safetensors file with its header; `text` as in zoe_folder. Free
+ * with zoe_folder_close(), also after a failure.
+ */
+int zoe_folder_open(zoe_context *ctx, const char *path, const char *text, zoe_folder *out);
 void zoe_folder_close(zoe_folder *folder);
 
 /* The backend that `device` ("cpu", "cuda:N") and `dtype` (NULL: its own choice) name; `vram`: bytes of a device's memory

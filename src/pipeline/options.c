@@ -1,14 +1,13 @@
 /* Every field of zoe_model_settings and zoe_request as one row of a table, and the reading and writing of such fields. */
 #include "pipeline/options.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/number.h"
 #include "formats/tokenizer.h"
 
 #define MODEL(type_, field, name_, meta_, ...)                                                                             \
@@ -44,8 +43,10 @@ static const zoe_option table[] = {
             .help = "Guidance scale of the second expert, for models with two; default: -1, the same as --guidance."),
     REQUEST(ZOE_OPTION_REAL, flow_shift, "flow-shift", "S", .min = 0, .max = 1000,
             .help = "Shift of the flow schedule; default: 0, as the model's scheduler says."),
-    REQUEST(ZOE_OPTION_CHOICE, sampler, "sampler", "NAME", .choices = "unipc|euler|ddim|dpm",
+    REQUEST(ZOE_OPTION_CHOICE, sampler, "sampler", "NAME", .choices = "unipc|euler|stochastic|ddim|dpm",
             .help = "Solver of the denoising steps; default: as the model's scheduler says."),
+    REQUEST(ZOE_OPTION_TEXT, timesteps, "timesteps", "LIST",
+            .help = "Timesteps of the denoising steps, such as 1000,909,725, for flow models; default: the model's own."),
     REQUEST(ZOE_OPTION_SEED, seed, "seed", "N", .help = "Seed of the noise, 0 to 2^64 - 1; default: 0."),
     MODEL(ZOE_OPTION_TEXT, device, "device", "cpu|cuda[:N]", .help = "What to compute on; default: cpu."),
     MODEL(ZOE_OPTION_CHOICE, dtype, "dtype", "NAME", .choices = "f32|bf16",
@@ -54,6 +55,8 @@ static const zoe_option table[] = {
           .help = "Budget of device memory, such as 8G; default: what is free, less a margin."),
     MODEL(ZOE_OPTION_BYTES, ram, "ram", "SIZE", .min = 1 << 20, .max = 0x1p50,
           .help = "Budget of host memory, such as 16G; default: none, the system takes mapped weights back at need."),
+    MODEL(ZOE_OPTION_PATH, text_encoder, "text-encoder", "DIR",
+          .help = "Folder with text_encoder and tokenizer, for models published without; default: the model's own."),
     REQUEST(ZOE_OPTION_PATH, init_latents, "init-latents", "FILE:NAME",
             .help = "Start from this tensor of a safetensors file instead of drawing noise; default: none."),
     REQUEST(ZOE_OPTION_PATH, dump, "dump", "FILE",
@@ -83,30 +86,6 @@ __attribute__((format(printf, 4, 5))) static int reject(zoe_context *ctx, const 
     return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "%s: found \"%.200s\", expected %s", option->name, text, expected);
 }
 
-/* Reads decimal digits up to the first other character; false if there are none or the number is too large. */
-static bool read_digits(const char **text, uint64_t *out) {
-    if (**text < '0' || **text > '9') return false;
-    char *end;
-    errno = 0;
-    *out = strtoull(*text, &end, 10);
-    *text = end;
-    return errno == 0;
-}
-
-/* Reads a decimal number such as -1.5e3, whatever the locale; hexadecimal, infinity, NaN and overflow are refused. */
-static bool read_real(const char **text, double *out) {
-    size_t length = strspn(*text, "+-.0123456789eE");
-    if (length == 0) return false;
-    char *end;
-    locale_t c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    if (!c_locale) return false;
-    *out = strtod_l(*text, &end, c_locale);
-    freelocale(c_locale);
-    if (end == *text || end > *text + length || !isfinite(*out)) return false;
-    *text = end;
-    return true;
-}
-
 static bool in_range(const zoe_option *option, double value) {
     return (option->min == 0 && option->max == 0) || (value >= option->min && value <= option->max);
 }
@@ -114,7 +93,7 @@ static bool in_range(const zoe_option *option, double value) {
 static int set_int(zoe_context *ctx, const zoe_option *option, int32_t *field, const char *text) {
     const char *at = text;
     uint64_t value;
-    if (!read_digits(&at, &value) || *at || value > INT32_MAX || !in_range(option, (double)value))
+    if (!zoe_read_digits(&at, &value) || *at || value > INT32_MAX || !in_range(option, (double)value))
         return reject(ctx, option, text, "a whole number from %.0f to %.0f, such as %.0f", option->min, option->max,
                       option->min + 16 < option->max ? option->min + 16 : option->min);
     *field = (int32_t)value;
@@ -124,7 +103,7 @@ static int set_int(zoe_context *ctx, const zoe_option *option, int32_t *field, c
 static int set_seed(zoe_context *ctx, const zoe_option *option, uint64_t *field, const char *text) {
     const char *at = text;
     uint64_t value;
-    if (!read_digits(&at, &value) || *at)
+    if (!zoe_read_digits(&at, &value) || *at)
         return reject(ctx, option, text, "a whole number from 0 to %" PRIu64 ", such as 42", UINT64_MAX);
     *field = value;
     return ZOE_OK;
@@ -133,7 +112,7 @@ static int set_seed(zoe_context *ctx, const zoe_option *option, uint64_t *field,
 static int set_real(zoe_context *ctx, const zoe_option *option, double *field, const char *text) {
     const char *at = text;
     double value;
-    if (!read_real(&at, &value) || *at || !in_range(option, value))
+    if (!zoe_read_real(&at, &value) || *at || !in_range(option, value))
         return reject(ctx, option, text, "a number from %g to %g, such as 7.5", option->min, option->max);
     *field = value;
     return ZOE_OK;
@@ -144,7 +123,7 @@ static int set_bytes(zoe_context *ctx, const zoe_option *option, int64_t *field,
     static const char units[] = "KMGT";
     const char *at = text;
     double value = 0;
-    bool good = *text >= '0' && *text <= '9' && read_real(&at, &value);
+    bool good = *text >= '0' && *text <= '9' && zoe_read_real(&at, &value);
     const char *unit = good && *at ? strchr(units, *at & ~0x20) : NULL;
     if (unit) {
         value = ldexp(value, 10 * (int)(unit - units + 1));
@@ -161,7 +140,7 @@ static int set_bytes(zoe_context *ctx, const zoe_option *option, int64_t *field,
 static int set_size(zoe_context *ctx, const zoe_option *option, int32_t field[2], const char *text) {
     const char *at = text;
     uint64_t side[2];
-    bool good = read_digits(&at, &side[0]) && *at++ == 'x' && read_digits(&at, &side[1]) && !*at;
+    bool good = zoe_read_digits(&at, &side[0]) && *at++ == 'x' && zoe_read_digits(&at, &side[1]) && !*at;
     if (!good || !in_range(option, (double)side[0]) || !in_range(option, (double)side[1]))
         return reject(ctx, option, text, "width x height in pixels, each from %.0f to %.0f, such as 832x480", option->min,
                       option->max);
@@ -217,7 +196,7 @@ static void real_text(char *text, size_t size, double value) {
         if (comma) *comma = '.';
         const char *at = text;
         double back;
-        if (read_real(&at, &back) && back == value) return;
+        if (zoe_read_real(&at, &back) && back == value) return;
     }
 }
 

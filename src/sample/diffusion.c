@@ -73,11 +73,6 @@ static int ddim_step(zoe_sampler *s, double a, double next, zoe_tensor *x, const
                           (float[]){(float)(keep + data * sqrt(a)), (float)(-data * sqrt(1 - a))});
 }
 
-static int draw(zoe_sampler *s) {
-    zoe_generator_normal(s->generator, s->drawn, zoe_tensor_count(&s->last));
-    return zoe_upload(s->be, &s->last, s->drawn);
-}
-
 static double lambda(double a) {
     return log(sqrt(a / (1 - a)));
 }
@@ -92,12 +87,12 @@ static int dpm_step(zoe_sampler *s, int step, bool last, double a, double next, 
     s->data[0] = before;
     ZOE_TRY(zoe_op_lincomb(s->be, &s->data[0], 2, (const zoe_tensor *[]){x, v},
                            (float[]){(float)sqrt(a), (float)-sqrt(1 - a)}));
-    ZOE_TRY(draw(s));
+    ZOE_TRY(zoe_sampler_draw(s));
     if (step == 0 || last)
         return zoe_op_lincomb(s->be, x, 3, (const zoe_tensor *[]){x, &s->data[0], &s->last},
                               (float[]){(float)keep, (float)data, (float)noise});
     /* The reference draws for the first order, too, and drops it. */
-    ZOE_TRY(draw(s));
+    ZOE_TRY(zoe_sampler_draw(s));
     double older = 0.5 * h / (lambda(a) - lambda(alpha_at(s, s->timesteps[step - 1])));
     return zoe_op_lincomb(s->be, x, 4, (const zoe_tensor *[]){x, &s->data[0], &s->data[1], &s->last},
                           (float[]){(float)keep, (float)(data * (1 + older)), (float)(-data * older), (float)noise});

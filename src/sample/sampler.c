@@ -6,13 +6,14 @@
 
 /* Room for what the solver keeps from step to step. */
 static int allocate(zoe_sampler *s, int rank, const int64_t *shape) {
-    static const int kept[] = {[ZOE_SOLVER_UNIPC] = 3, [ZOE_SOLVER_DPM] = 2};
+    static const int kept[] = {[ZOE_SOLVER_UNIPC] = 3, [ZOE_SOLVER_DPM] = 2, [ZOE_SOLVER_DDIM] = 0};
     zoe_backend *be = s->be;
     zoe_solver solver = s->config.solver;
-    if (solver != ZOE_SOLVER_UNIPC && solver != ZOE_SOLVER_DPM) return ZOE_OK;
+    bool draws = solver == ZOE_SOLVER_DPM || (solver == ZOE_SOLVER_EULER && s->config.stochastic);
+    if (solver != ZOE_SOLVER_UNIPC && !draws) return ZOE_OK;
     for (int i = 0; i < kept[solver]; i++) ZOE_TRY(zoe_backend_alloc(be, &s->data[i], ZOE_F32, rank, shape));
     ZOE_TRY(zoe_backend_alloc(be, &s->last, ZOE_F32, rank, shape));
-    return solver == ZOE_SOLVER_DPM ? ZOE_NEW_ARRAY(be->ctx, s->drawn, zoe_tensor_count(&s->last)) : ZOE_OK;
+    return draws ? ZOE_NEW_ARRAY(be->ctx, s->drawn, zoe_tensor_count(&s->last)) : ZOE_OK;
 }
 
 int zoe_sampler_create(zoe_backend *be, const zoe_schedule_config *config, zoe_generator *generator, int steps, int rank,
@@ -115,9 +116,23 @@ static int unipc_step(zoe_sampler *s, int step, zoe_tensor *x, const zoe_tensor 
     return predict(s, step, x);
 }
 
+int zoe_sampler_draw(zoe_sampler *s) {
+    zoe_generator_normal(s->generator, s->drawn, zoe_tensor_count(&s->last));
+    return zoe_upload(s->be, &s->last, s->drawn);
+}
+
+/* x = (1 - sigma') x0 + sigma' noise, with x0 = x - sigma v. The last step draws, too, as the reference does. */
+static int stochastic_step(zoe_sampler *s, int step, zoe_tensor *x, const zoe_tensor *v) {
+    double sigma = s->sigmas[step], next = s->sigmas[step + 1];
+    ZOE_TRY(zoe_sampler_draw(s));
+    return zoe_op_lincomb(s->be, x, 3, (const zoe_tensor *[]){x, v, &s->last},
+                          (float[]){(float)(1 - next), (float)(-(1 - next) * sigma), (float)next});
+}
+
 int zoe_sampler_step(zoe_sampler *s, int step, zoe_tensor *x, const zoe_tensor *v) {
     if (s->config.solver == ZOE_SOLVER_UNIPC) return unipc_step(s, step, x, v);
     if (zoe_solver_diffuses(s->config.solver)) return zoe_diffusion_step(s, step, x, v);
+    if (s->config.stochastic) return stochastic_step(s, step, x, v);
     return zoe_op_lincomb(s->be, x, 2, (const zoe_tensor *[]){x, v},
                           (float[]){1, (float)(s->sigmas[step + 1] - s->sigmas[step])});
 }

@@ -2,7 +2,7 @@
  * Schedules and solvers, of two kinds.
  *
  * Flow models, x_sigma = (1 - sigma) x0 + sigma noise, predict v = noise - x0. UniPC (Zhao et al. 2023), order 2, bh2, data
- * prediction, with corrector; and the Euler step.
+ * prediction, with corrector; and the Euler step, also in the stochastic form of few-step models.
  *
  * Diffusion models, x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise, predict v = sqrt(a_t) noise - sqrt(1 - a_t) x0. DDIM (Song et
  * al. 2021), and the stochastic DPM-Solver++ 2M (Lu et al. 2022), which draws fresh noise in every step.
@@ -25,12 +25,17 @@ typedef enum zoe_points {
 
 typedef enum zoe_spacing { ZOE_SPACING_TRAILING, ZOE_SPACING_LINSPACE, ZOE_SPACING_LEADING } zoe_spacing;
 
+#define ZOE_TIMESTEPS_MOST 64
+
 typedef struct zoe_schedule_config {
     zoe_solver solver;
+    int given; /* flow models: so many timesteps are given, the points of the schedule before its shift; 0: none */
+    double timesteps[ZOE_TIMESTEPS_MOST];
     double flow_shift;
     int64_t train_steps;    /* 1000 */
     int order;              /* of UniPC: 1 or 2 */
     bool lower_order_final; /* UniPC: the last step is of order 1 */
+    bool stochastic;        /* Euler: each step goes to a clean sample and draws fresh noise for it */
     double shift_terminal;  /* Euler: the schedule is stretched to end here; 0: not */
     zoe_points points;
     bool dynamic; /* the shift follows the number of tokens, with these at the two ends of a line: */
@@ -58,6 +63,9 @@ void zoe_schedule_follow_tokens(zoe_schedule_config *config, int64_t tokens);
  * 0. Solvers of flow models do not serve diffusion models, nor the other way round.
  */
 int zoe_schedule_choose(zoe_context *ctx, const char *name, double flow_shift, zoe_schedule_config *config);
+
+/* Timesteps as a request lists them, "1000,909.5,725": falling, from train_steps to above 0, for flow models. */
+int zoe_schedule_list(zoe_context *ctx, const char *text, zoe_schedule_config *config);
 
 /*
  * For latents of this dense shape, float32. The history is kept in the backend's own memory; stochastic solvers draw from

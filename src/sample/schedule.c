@@ -1,6 +1,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/number.h"
 #include "sample/sampler_internal.h"
 
 static int refuse(const zoe_config *config, const char *key, const char *expected) {
@@ -44,11 +45,11 @@ static int read_unipc(const zoe_config *config, zoe_schedule_config *out) {
 }
 
 static int read_euler(const zoe_config *config, zoe_schedule_config *out) {
-    static const char *const unused[] = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas",
-                                         "stochastic_sampling"};
+    static const char *const unused[] = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas"};
     for (size_t i = 0; i < sizeof unused / sizeof unused[0]; i++) ZOE_TRY(expect_false(config, unused[i]));
     out->base_shift = 0.5, out->max_shift = 1.15, out->base_tokens = 256, out->max_tokens = 4096;
     ZOE_TRY(zoe_config_bool(config, "use_dynamic_shifting", &out->dynamic));
+    ZOE_TRY(zoe_config_bool(config, "stochastic_sampling", &out->stochastic));
     ZOE_TRY(zoe_config_real(config, "shift_terminal", &out->shift_terminal));
     ZOE_TRY(zoe_config_real(config, "base_shift", &out->base_shift));
     ZOE_TRY(zoe_config_real(config, "max_shift", &out->max_shift));
@@ -113,8 +114,15 @@ int zoe_schedule_config_read(const zoe_config *config, zoe_schedule_config *out)
 }
 
 int zoe_schedule_choose(zoe_context *ctx, const char *name, double flow_shift, zoe_schedule_config *config) {
-    static const char *const names[] =
-        {[ZOE_SOLVER_UNIPC] = "unipc", [ZOE_SOLVER_EULER] = "euler", [ZOE_SOLVER_DDIM] = "ddim", [ZOE_SOLVER_DPM] = "dpm"};
+    static const struct {
+        const char *name;
+        zoe_solver solver;
+        bool stochastic;
+    } known[] = {{"unipc", ZOE_SOLVER_UNIPC, false},
+                 {"euler", ZOE_SOLVER_EULER, false},
+                 {"stochastic", ZOE_SOLVER_EULER, true},
+                 {"ddim", ZOE_SOLVER_DDIM, false},
+                 {"dpm", ZOE_SOLVER_DPM, false}};
     bool diffuses = zoe_solver_diffuses(config->solver);
     if (flow_shift < 0 || !isfinite(flow_shift))
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "flow shift %g: expected more than 0", flow_shift);
@@ -122,13 +130,34 @@ int zoe_schedule_choose(zoe_context *ctx, const char *name, double flow_shift, z
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "flow shift %g: this model is no flow model and has none", flow_shift);
     if (flow_shift > 0) config->flow_shift = flow_shift;
     if (!name) return ZOE_OK;
-    for (int i = 0; i < (int)(sizeof names / sizeof names[0]); i++)
-        if (strcmp(name, names[i]) == 0 && zoe_solver_diffuses((zoe_solver)i) == diffuses) {
-            config->solver = (zoe_solver)i;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(name, known[i].name) == 0 && zoe_solver_diffuses(known[i].solver) == diffuses) {
+            config->solver = known[i].solver;
+            config->stochastic = known[i].stochastic;
             return ZOE_OK;
         }
     return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "sampler %s: this model expects %s", name,
-                    diffuses ? "ddim or dpm" : "unipc or euler");
+                    diffuses ? "ddim or dpm" : "unipc, euler or stochastic");
+}
+
+int zoe_schedule_list(zoe_context *ctx, const char *text, zoe_schedule_config *config) {
+    double most = (double)config->train_steps;
+    if (zoe_solver_diffuses(config->solver))
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "timesteps %s: this model is no flow model; its schedule takes none", text);
+    config->given = 0;
+    for (const char *at = text; config->given < ZOE_TIMESTEPS_MOST; at++) {
+        double value;
+        if (!zoe_read_real(&at, &value) || value <= 0 || value > most ||
+            (config->given && value >= config->timesteps[config->given - 1]))
+            break;
+        config->timesteps[config->given++] = value;
+        if (!*at) return ZOE_OK;
+        if (*at != ',') break;
+    }
+    return zoe_fail(ctx, ZOE_ERR_ARGUMENT,
+                    "timesteps %s: expected up to %d falling numbers between %g and 0 with commas between them, such as "
+                    "1000,993,987,981,975,909,725",
+                    text, ZOE_TIMESTEPS_MOST, most);
 }
 
 static double shifted(double u, double shift) {
@@ -140,7 +169,8 @@ static void unipc_schedule(zoe_sampler *s) {
     const zoe_schedule_config *c = &s->config;
     double least = 1.0 / (double)c->train_steps;
     for (int i = 0; i < s->steps; i++) {
-        double sigma = shifted(1 + (least - 1) * i / s->steps, c->flow_shift);
+        double point = c->given ? c->timesteps[i] / (double)c->train_steps : 1 + (least - 1) * i / s->steps;
+        double sigma = shifted(point, c->flow_shift);
         if (i == 0 && fabs(sigma - 1) < 1e-6) sigma -= 1e-6; /* log(1 - sigma) must exist */
         s->timesteps[i] = trunc(sigma * (double)c->train_steps);
         s->sigmas[i] = (float)sigma;
@@ -162,6 +192,7 @@ static double linear_quadratic(int i, int n) {
 static double euler_point(const zoe_sampler *s, int i) {
     const zoe_schedule_config *c = &s->config;
     double least = shifted(1.0 / (double)c->train_steps, c->flow_shift);
+    if (c->given) return c->timesteps[i] / (double)c->train_steps;
     if (c->points == ZOE_POINTS_LINEAR_QUADRATIC) return linear_quadratic(i, s->steps);
     if (c->points == ZOE_POINTS_EVEN) least = 1.0 / s->steps;
     return s->steps > 1 ? 1 + (least - 1) * i / (s->steps - 1) : 1;
@@ -174,7 +205,7 @@ static void euler_schedule(zoe_sampler *s) {
     for (int i = 0; i < s->steps; i++) {
         if (c->shift_terminal > 0 && end < 1) s->sigmas[i] = 1 - (1 - s->sigmas[i]) * (1 - c->shift_terminal) / (1 - end);
         s->sigmas[i] = (float)s->sigmas[i];
-        s->timesteps[i] = s->sigmas[i] * (double)c->train_steps;
+        s->timesteps[i] = c->given ? c->timesteps[i] : s->sigmas[i] * (double)c->train_steps;
     }
 }
 

@@ -78,9 +78,10 @@ def ltx(a):
         decoder_spatio_temporal_scaling=(True, True, True), decoder_inject_noise=(False,) * 4,
         upsample_residual=(True, True, True), upsample_factor=(2, 2, 2), timestep_conditioning=True,
         spatial_compression_ratio=32, temporal_compression_ratio=8)}[a.variant]
-    first = dict(block_out_channels=(4, 8, 8, 8), layers_per_block=(1, 1, 2, 1, 1), latent_channels=8)
+    widths = (4, 8, 16, 16) if a.published else (4, 8, 8, 8)  # two levels of the published ones change their width
+    first = dict(block_out_channels=widths, layers_per_block=(1, 1, 2, 1, 1), latent_channels=8)
     if not settings:
-        first.update(decoder_block_out_channels=(4, 8, 8, 8), decoder_layers_per_block=(1, 2, 1, 1, 1))
+        first.update(decoder_block_out_channels=widths, decoder_layers_per_block=(1, 2, 1, 1, 1))
     vae = diffusers.AutoencoderKLLTXVideo(**{**first, **settings})
     shift = dict(use_dynamic_shifting=not later, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024,
                  max_image_seq_len=4096, shift_terminal=None if later else 0.1)
@@ -201,6 +202,7 @@ def parse(arguments):
     p.add_argument("--frames", type=int, default=9)
     p.add_argument("--fps", type=int, default=25)
     p.add_argument("--sample", type=wan_case.size, default=(6, 4), help="latent size that CogVideoX's positions are made for")
+    p.add_argument("--published", action="store_true", help="an autoencoder of the published structure")
     p.add_argument("--sample-frames", type=int, default=9)
     p.add_argument("--image", type=wan_case.size)
     p.add_argument("--last-image", type=wan_case.size)

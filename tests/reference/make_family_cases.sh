@@ -30,3 +30,13 @@ make ltx_x_noise --variant ltx-0.9.1 --size 96x64 --frames 17 --steps 3 --seed 4
 # Pictures at both ends, and at the end alone.
 make ltx_x_ends --variant ltx-0.9.5 --size 64x96 --frames 17 --fps 30 --image 50x70 --last-image 33x80 --steps 5 --seed 44
 make ltx_x_end --variant ltx-0.9.5 --size 96x32 --frames 9 --last-image 90x31 --steps 3 --seed 45
+
+# Autoencoders of the published structure, for the original layouts.
+make ltx_x_first --variant ltx-0.9.0 --published --size 64x32 --frames 9 --steps 2 --seed 46
+make ltx_x_second --variant ltx-0.9.1 --published --size 32x32 --frames 9 --image 30x40 --steps 2 --seed 47
+
+layout() {
+    rm -rf "../layouts/$1"
+    "${PYTHON:-python3}" "../../reference/$2" "$1/model" "../layouts/$1$3"
+}
+for name in ltx_x_first ltx_x_second ltx_x_end; do layout $name ltx_file.py /model.safetensors; done

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "models/ltx/names.h"
+
 /* Rows of the MLP's hidden layer computed at a time. */
 #define FFN_ROWS 4096
 #define FREQ_DIM 256
@@ -135,7 +137,7 @@ int zoe_ltx_denoiser_create(zoe_backend *be, const zoe_ltx_config *config, const
     d->config = *config;
     d->width = config->heads * config->head_dim;
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, d->blocks, config->layers));
-    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", NULL, dtype, &d->weights));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", zoe_ltx_denoiser_aliases, dtype, &d->weights));
     ZOE_TRY_DONE(bind(d));
     *out = d;
     return ZOE_OK;

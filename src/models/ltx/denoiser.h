@@ -17,6 +17,9 @@ typedef struct zoe_ltx_config {
 /* From a diffusers config.json. */
 int zoe_ltx_config_read(const zoe_config *config, zoe_ltx_config *out);
 
+/* Of a file without a configuration: sizes as the tensors tell them, `heads` as the caller says. */
+int zoe_ltx_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, int64_t heads, zoe_ltx_config *out);
+
 typedef struct zoe_ltx_denoiser zoe_ltx_denoiser;
 
 /* Binds and checks the weights. ckpt NULL: random weights. */

@@ -10,7 +10,7 @@ static bool recognises(const zoe_folder *folder) {
     const char *class = folder->index.root ? json_string_value(json_object_get(folder->index.root, "_class_name")) : NULL;
     for (int i = 0; class && i < 3; i++)
         if (strcmp(class, classes[i]) == 0) return true;
-    return false;
+    return zoe_ltx_is_file(folder);
 }
 
 static int space_factor(const ltx_model *m) {
@@ -132,7 +132,7 @@ static int denoise_begin(void *model, zoe_run *run) {
     ltx_model *m = model;
     zoe_ltx_place place = {.size = {m->size[0], m->size[1], m->size[2]},
                            .fps = run->request->fps,
-                           .causal = m->conditions,
+                           .causal = m->causal,
                            .last_frame = m->last.rank ? run->request->frames - 1 : 0};
     m->mark = zoe_arena_mark(m->be);
     ZOE_TRY(zoe_ltx_grid_create(m->denoiser, &place, &m->grid));

@@ -20,6 +20,8 @@ typedef struct ltx_model {
     char *path;
     char variant[64];
     bool conditions; /* from 0.9.5 on: another schedule, longer text, pictures at any frame */
+    bool causal;     /* positions in time: latent frame 0 is one frame of the video */
+    bool distilled;  /* made for few steps without guidance */
     zoe_schedule_config schedule;
     zoe_request defaults; /* numbers only */
     zoe_tokenizer *tokenizer;
@@ -42,6 +44,11 @@ typedef struct ltx_model {
 
 int zoe_ltx_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model);
 void zoe_ltx_close(void *model);
+
+/* ---- a file of Lightricks' own (file.c) ---- */
+
+bool zoe_ltx_is_file(const zoe_folder *folder);
+int zoe_ltx_open_file(ltx_model *m, const zoe_folder *folder, zoe_dtype weight_dtype);
 
 int zoe_ltx_bench(zoe_backend *be, const zoe_config *config, const zoe_bench_settings *settings, zoe_bench_task *task);
 

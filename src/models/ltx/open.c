@@ -50,28 +50,46 @@ static int check_parts(const ltx_model *m) {
     return ZOE_OK;
 }
 
+/* The last part of the model's path has `word` in it. */
+static bool named(const ltx_model *m, const char *word) {
+    size_t length = strlen(m->path);
+    while (length > 1 && m->path[length - 1] == '/') length--;
+    size_t start = length;
+    while (start && m->path[start - 1] != '/') start--;
+    return memmem(m->path + start, length - start, word, strlen(word));
+}
+
+/* Of distilled models only the published name tells in the diffusers layout, and of 0.9.6 how it steps. */
 static void set_defaults(ltx_model *m) {
     const zoe_ltx_config *c = zoe_ltx_denoiser_config(m->denoiser);
     const zoe_ltx_vae_config *vae = zoe_ltx_vae_configuration(m->vae);
+    m->distilled = m->distilled || named(m, "distilled");
+    if (m->distilled && named(m, "0.9.6")) m->schedule.stochastic = true;
     m->defaults =
         (zoe_request){.width = 704, .height = 512, .frames = 161, .fps = 25, .steps = 50, .guidance = 3, .guidance_2 = -1};
-    snprintf(m->variant, sizeof m->variant, "LTX-Video %s, %lld layers of %lld",
+    if (m->distilled) m->defaults.steps = 8, m->defaults.guidance = 1;
+    snprintf(m->variant, sizeof m->variant, "LTX-Video %s%s, %lld layers of %lld",
              vae->shuffles   ? "0.9.5 or later"
              : vae->timestep ? "0.9.1"
                              : "0.9.0",
-             (long long)c->layers, (long long)(c->heads * c->head_dim));
+             m->distilled ? ", distilled" : "", (long long)c->layers, (long long)(c->heads * c->head_dim));
 }
 
 static int open_parts(ltx_model *m, const zoe_folder *folder, zoe_dtype dtype) {
     const char *class = "";
-    m->path = zoe_strdup(folder->ctx, folder->path);
-    if (!m->path) return zoe_out_of_memory(folder->ctx, strlen(folder->path), "path");
     ZOE_TRY(zoe_config_text(&folder->index, "_class_name", &class));
-    m->conditions = strcmp(class, "LTXConditionPipeline") == 0;
+    m->conditions = m->causal = strcmp(class, "LTXConditionPipeline") == 0;
     ZOE_TRY(read_schedule(m, folder));
     ZOE_TRY(zoe_part_text(folder, m->be, NULL, dtype, &m->tokenizer, &m->text_ckpt, &m->text));
     ZOE_TRY(open_denoiser(m, folder, dtype));
-    ZOE_TRY(open_vae(m, folder));
+    return open_vae(m, folder);
+}
+
+static int open_all(ltx_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+    const char *path = folder->file ? folder->file : folder->path;
+    m->path = zoe_strdup(folder->ctx, path);
+    if (!m->path) return zoe_out_of_memory(folder->ctx, strlen(path), "path");
+    ZOE_TRY(folder->file ? zoe_ltx_open_file(m, folder, dtype) : open_parts(m, folder, dtype));
     ZOE_TRY(check_parts(m));
     set_defaults(m);
     return ZOE_OK;
@@ -82,7 +100,7 @@ int zoe_ltx_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dty
     *model = NULL;
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, m, 1));
     m->be = be;
-    int status = open_parts(m, folder, weight_dtype);
+    int status = open_all(m, folder, weight_dtype);
     if (status < 0)
         zoe_ltx_close(m);
     else

@@ -39,6 +39,9 @@ typedef struct zoe_ltx_vae_config {
 /* From a diffusers config.json. */
 int zoe_ltx_vae_config_read(const zoe_config *config, zoe_ltx_vae_config *out);
 
+/* Of a file without a configuration: as its tensors tell. */
+int zoe_ltx_vae_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, zoe_ltx_vae_config *out);
+
 int64_t zoe_ltx_vae_time_factor(const zoe_ltx_vae_config *config);  /* frames per latent frame: 8 */
 int64_t zoe_ltx_vae_space_factor(const zoe_ltx_vae_config *config); /* pixels per latent: 32 */
 
