@@ -168,9 +168,9 @@ typedef struct zoe_request {
     int32_t frames;
     double fps;
     int32_t steps;
-    double guidance;     /* classifier-free guidance scale; 1 turns it off */
-    double guidance_2;   /* scale of the second expert; negative: the same as `guidance` */
-    double flow_shift;   /* shift of the flow schedule; 0: as the model's scheduler says */
+    double guidance;       /* classifier-free guidance scale; 1 turns it off */
+    double guidance_2;     /* scale of the second expert; negative: the same as `guidance` */
+    double flow_shift;     /* shift of the flow schedule; 0: as the model's scheduler says */
     const char *sampler;   /* "unipc", "euler", "stochastic", "ddim" or "dpm"; NULL: as the model's scheduler says */
     const char *timesteps; /* "1000,909,725": those of the steps, for flow models; NULL: as `steps` makes them */
     uint64_t seed;

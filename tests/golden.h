@@ -24,7 +24,7 @@ typedef struct golden {
     zoe_context *ctx;
     zoe_model *model;
     zoe_checkpoint *expected, *found; /* golden.safetensors and the dump of the run */
-    char dir[512], dump[512];
+    char dir[512], dump[512], timesteps[256];
     zoe_result result;
 } golden;
 
@@ -95,6 +95,15 @@ static inline void golden_check(const golden *g, int status) {
     if (status < 0) fail_msg("%s: %s", zoe_strerror(status), zoe_context_error(g->ctx));
 }
 
+/* The list of the case, as text; NULL: it has none. */
+static inline const char *golden_timesteps(golden *g, const zoe_config *config) {
+    size_t used = 0, count = zoe_config_length(config, "timesteps");
+    for (size_t i = 0; i < count; i++)
+        used += (size_t)snprintf(g->timesteps + used, sizeof g->timesteps - used, "%s%g", i ? "," : "",
+                                 json_number_value(json_array_get(json_object_get(config->root, "timesteps"), i)));
+    return count ? g->timesteps : NULL;
+}
+
 /* Fills a request from case.json; texts live in `config`. */
 static inline void golden_request(golden *g, const zoe_config *config, zoe_request *request, char latents[600],
                                   char image[600], char last_image[600]) {
@@ -119,6 +128,7 @@ static inline void golden_request(golden *g, const zoe_config *config, zoe_reque
     if (access(image, R_OK) == 0) request->image = image;
     snprintf(last_image, 600, "%s/last_image.png", g->dir);
     if (access(last_image, R_OK) == 0) request->last_image = last_image;
+    request->timesteps = golden_timesteps(g, config);
     request->dump = g->dump;
 }
 
@@ -176,40 +186,45 @@ static inline void golden_refuses_parts(const char *name, const char *part, cons
     test_folder_remove(folder);
 }
 
-/* Opens a case's model and makes a small video from its picture, if it has one. */
-static inline int golden_small(zoe_context *ctx, const char *name, int width, int height, int frames) {
-    char path[600], image[600];
+/* Opens a model and makes a small video, from a picture if `image` is there. */
+static inline int golden_small(zoe_context *ctx, const char *path, const char *image, int width, int height, int frames) {
     zoe_model *model;
     zoe_request request;
-    snprintf(path, sizeof path, "%s/cases/%s/model", TEST_DATA, name);
-    snprintf(image, sizeof image, "%s/cases/%s/image.png", TEST_DATA, name);
     ZOE_TRY(zoe_model_open(ctx, path, NULL, &model));
     zoe_request_init(model, &request);
     request.prompt = "fox";
     request.width = width, request.height = height, request.frames = frames, request.steps = 2;
-    if (access(image, R_OK) == 0) request.image = image;
+    if (image && access(image, R_OK) == 0) request.image = image;
     int status = zoe_generate(model, &request, NULL);
     zoe_model_close(model);
     return status;
 }
 
 /* The same with one allocation failing, of some 100 along the way: a clear error each time, and nothing leaked. */
-static inline void golden_starve(const char *name, int width, int height, int frames) {
+static inline void golden_starve_model(const char *path, const char *image, int width, int height, int frames) {
     test_memory memory;
     zoe_context *ctx = test_context(&memory);
     long many = 1000000000;
     atomic_store(&memory.until_fail, many);
-    assert_ok(ctx, golden_small(ctx, name, width, height, frames));
+    assert_ok(ctx, golden_small(ctx, path, image, width, height, frames));
     long count = many - atomic_load(&memory.until_fail), stride = count / 100 + 1;
     for (long n = 0; n < count; n += stride - (stride > 1 && n % 2)) {
         atomic_store(&memory.until_fail, n);
-        int status = golden_small(ctx, name, width, height, frames);
+        int status = golden_small(ctx, path, image, width, height, frames);
         atomic_store(&memory.until_fail, -1);
         if (status != ZOE_ERR_NOMEM || !strstr(zoe_context_error(ctx), "memory"))
             fail_msg("allocation %ld of %ld: status %d: %s", n, count, status, zoe_context_error(ctx));
         if (atomic_load(&memory.blocks) != 1) fail_msg("allocation %ld of %ld: memory is leaked", n, count);
     }
     test_context_free(&memory, ctx);
+}
+
+/* The same with a case's model and picture. */
+static inline void golden_starve(const char *name, int width, int height, int frames) {
+    char path[600], image[600];
+    snprintf(path, sizeof path, "%s/cases/%s/model", TEST_DATA, name);
+    snprintf(image, sizeof image, "%s/cases/%s/image.png", TEST_DATA, name);
+    golden_starve_model(path, image, width, height, frames);
 }
 
 #endif

@@ -105,6 +105,10 @@ OTHER(ltx_x_still)
 OTHER(ltx_x_noise)
 OTHER(ltx_x_ends)
 OTHER(ltx_x_end)
+OTHER(ltx_x_first)
+OTHER(ltx_x_second)
+OTHER(ltx_x_stochastic)
+OTHER(ltx_x_timesteps)
 
 /* ---- published networks ---- */
 
@@ -210,6 +214,10 @@ int main(void) {
         cmocka_unit_test(ltx_x_noise),
         cmocka_unit_test(ltx_x_ends),
         cmocka_unit_test(ltx_x_end),
+        cmocka_unit_test(ltx_x_first),
+        cmocka_unit_test(ltx_x_second),
+        cmocka_unit_test(ltx_x_stochastic),
+        cmocka_unit_test(ltx_x_timesteps),
         PUBLISHED(published_denoiser, "ltx-0.9.0-2b"),
         PUBLISHED(published_denoiser, "ltx-0.9.7-13b"),
         PUBLISHED(published_vae, "ltx-0.9.0-vae"),

@@ -84,7 +84,7 @@ def ltx(a):
         first.update(decoder_block_out_channels=widths, decoder_layers_per_block=(1, 2, 1, 1, 1))
     vae = diffusers.AutoencoderKLLTXVideo(**{**first, **settings})
     shift = dict(use_dynamic_shifting=not later, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024,
-                 max_image_seq_len=4096, shift_terminal=None if later else 0.1)
+                 max_image_seq_len=4096, shift_terminal=None if later else 0.1, stochastic_sampling=a.stochastic)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**shift)
     name = "LTXConditionPipeline" if later else "LTXImageToVideoPipeline" if a.image else "LTXPipeline"
     return name, transformer, vae, scheduler
@@ -132,10 +132,10 @@ def load_pipeline(folder):
 def compute(a, case, call):
     pipeline = load_pipeline(case / "model")
     generator = torch.Generator().manual_seed(a.seed)
-    plain_randn, found, steps = torch.randn, {}, []
+    plain_randn, plain_like, found, steps = torch.randn, torch.randn_like, {}, []
 
     def randn(*args, **kwargs):
-        """The decoder of 0.9.1 draws from the global generator; here from the call's."""
+        """The decoder of 0.9.1 and stochastic steps draw from the global generator; here from the call's."""
         return plain_randn(*args, **{**kwargs, "generator": kwargs.get("generator") or generator})
 
     def first_call(_module, _args, kwargs, output):
@@ -160,9 +160,9 @@ def compute(a, case, call):
         settings.update(decode_timestep=0.05, decode_noise_scale=0.025)
     if a.variant in COGVIDEOX:
         settings["use_dynamic_cfg"] = a.scheduler == "dpm"
-    torch.randn = randn
+    torch.randn, torch.randn_like = randn, lambda tensor: randn(tensor.shape, dtype=tensor.dtype)
     video = pipeline(**settings, generator=generator, callback_on_step_end=after_step, output_type="np").frames[0]
-    torch.randn = plain_randn
+    torch.randn, torch.randn_like = plain_randn, plain_like
     tokens = a.size[0] // 32 * (a.size[1] // 32) * ((a.frames - 1) // 8 + 1)
     if a.variant in LTX:
         steps = [latents[:, -tokens:] for latents in steps]
@@ -174,7 +174,10 @@ def compute(a, case, call):
 def make(a):
     case = pathlib.Path(a.case)
     case.mkdir(parents=True)
-    make_folder(a, case / "model")
+    if a.model:
+        os.symlink(f"../{a.model}/model", case / "model")
+    else:
+        make_folder(a, case / "model")
     if a.image:
         wan_case.picture(a.image, a.seed).save(case / "image.png")
     if a.last_image:
@@ -183,6 +186,8 @@ def make(a):
             "num_frames": a.frames, "num_inference_steps": a.steps, "guidance_scale": a.guidance, "seed": a.seed}
     if a.variant in LTX:
         call["frame_rate"] = a.fps
+    if a.timesteps:
+        call["timesteps"] = a.timesteps
     found = compute(a, case, call)
     safetensors.torch.save_file(found, case / "golden.safetensors")
     call["made_with"] = " ".join(a.arguments)
@@ -198,6 +203,7 @@ def parse(arguments):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("case")
     p.add_argument("--variant", choices=COGVIDEOX + LTX, required=True)
+    p.add_argument("--model", help="another case, whose model this one shares")
     p.add_argument("--size", type=wan_case.size, default=(48, 32))
     p.add_argument("--frames", type=int, default=9)
     p.add_argument("--fps", type=int, default=25)
@@ -209,6 +215,8 @@ def parse(arguments):
     p.add_argument("--scheduler", choices=("ddim", "dpm"), default="dpm")
     p.add_argument("--spacing", choices=("trailing", "linspace", "leading"), default="trailing")
     p.add_argument("--steps", type=int, default=4)
+    p.add_argument("--stochastic", action="store_true")
+    p.add_argument("--timesteps", type=lambda text: [float(t) for t in text.split(",")])
     p.add_argument("--guidance", type=float, default=5.0)
     p.add_argument("--prompt", default="A red ball rolls across a wooden table while a cat watches.")
     p.add_argument("--negative-prompt", default="blurry, low quality, 静态")

@@ -30,6 +30,9 @@ make ltx_x_noise --variant ltx-0.9.1 --size 96x64 --frames 17 --steps 3 --seed 4
 # Pictures at both ends, and at the end alone.
 make ltx_x_ends --variant ltx-0.9.5 --size 64x96 --frames 17 --fps 30 --image 50x70 --last-image 33x80 --steps 5 --seed 44
 make ltx_x_end --variant ltx-0.9.5 --size 96x32 --frames 9 --last-image 90x31 --steps 3 --seed 45
+# Steps as distilled models take them: with fresh noise, and at given timesteps.
+make ltx_x_stochastic --variant ltx-0.9.0 --size 64x32 --frames 9 --steps 3 --guidance 1 --stochastic --seed 48
+make ltx_x_timesteps --variant ltx-0.9.5 --model ltx_x_end --size 32x64 --frames 9 --timesteps 1000,993,909.5,725 --steps 4 --guidance 1 --seed 49
 
 # Autoencoders of the published structure, for the original layouts.
 make ltx_x_first --variant ltx-0.9.0 --published --size 64x32 --frames 9 --steps 2 --seed 46
