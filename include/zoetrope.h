@@ -129,8 +129,10 @@ typedef struct zoe_model zoe_model;
 typedef struct zoe_model_settings {
     const char *device; /* "cpu", "cuda" or "cuda:N" */
     const char *dtype;  /* "f32" or "bf16": type of activations; NULL: the device's own choice (cpu: f32) */
-    int64_t vram;       /* budget of device memory in bytes; 0: what is free, less a margin */
-    int64_t ram; /* budget of host memory in bytes; 0: none, weights being mapped pages that the system can take back */
+    /* "native", "int8", "fp8", "int4" or "nvfp4": what the linear weights are quantised to while loading; NULL: native */
+    const char *linear;
+    int64_t vram; /* budget of device memory in bytes; 0: what is free, less a margin */
+    int64_t ram;  /* budget of host memory in bytes; 0: none, weights being mapped pages that the system can take back */
     const char *text_encoder; /* folder with text_encoder and tokenizer, for models published without; NULL: the model's */
 } zoe_model_settings;
 
@@ -221,6 +223,7 @@ typedef struct zoe_bench_settings {
     const char *what;   /* "denoise", "decode", "text", "linear" or "attention" */
     const char *config; /* folder with config.json files, for denoise, decode and text */
     const char *device, *dtype;
+    const char *linear; /* as in zoe_model_settings, for linear, denoise and text */
     int32_t width, height, frames;
     int32_t tokens, inputs, outputs, heads, head_dim; /* shapes of linear and attention */
     int32_t repeats;

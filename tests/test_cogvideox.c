@@ -99,7 +99,7 @@ static void published_denoiser(void **state) {
     zoe_cogvideox_denoiser *d;
     set_up(&b, network);
     assert_ok(b.ctx, zoe_cogvideox_config_read(&b.config, &config));
-    assert_ok(b.ctx, zoe_cogvideox_denoiser_create(b.be, &config, NULL, ZOE_BF16, &d));
+    assert_ok(b.ctx, zoe_cogvideox_denoiser_create(b.be, &config, NULL, ZOE_FORM_NATIVE, &d));
     same_as_published(network, zoe_cogvideox_denoiser_weights(d));
     zoe_cogvideox_denoiser_free(d);
     tear_down(&b);

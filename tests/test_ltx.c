@@ -118,7 +118,7 @@ static void published_denoiser(void **state) {
     zoe_ltx_denoiser *d;
     set_up(&b, *state);
     assert_ok(b.ctx, zoe_ltx_config_read(&b.config, &config));
-    assert_ok(b.ctx, zoe_ltx_denoiser_create(b.be, &config, NULL, ZOE_BF16, &d));
+    assert_ok(b.ctx, zoe_ltx_denoiser_create(b.be, &config, NULL, ZOE_FORM_NATIVE, &d));
     same_as_published(*state, zoe_ltx_denoiser_weights(d));
     zoe_ltx_denoiser_free(d);
     tear_down(&b);

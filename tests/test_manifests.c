@@ -83,7 +83,7 @@ static void denoiser(void **state) {
     set_up(&b, network);
     assert_ok(b.ctx, zoe_wan_config_read(&b.config, &config));
     same_original_config(&b, network, &config);
-    assert_ok(b.ctx, zoe_wan_denoiser_create(b.be, &config, NULL, ZOE_BF16, &d));
+    assert_ok(b.ctx, zoe_wan_denoiser_create(b.be, &config, NULL, ZOE_FORM_NATIVE, &d));
     list published = read_manifest(network);
     check_network(&published, zoe_wan_denoiser_weights(d), zoe_wan_denoiser_aliases);
     zoe_wan_denoiser_free(d);
@@ -129,7 +129,7 @@ static void text_encoder(void **state) {
     zoe_t5 *t5;
     set_up(&b, network);
     assert_ok(b.ctx, zoe_t5_config_read(&b.config, &config));
-    assert_ok(b.ctx, zoe_t5_create(b.be, &config, NULL, zoe_wan_text_aliases, ZOE_BF16, &t5));
+    assert_ok(b.ctx, zoe_t5_create(b.be, &config, NULL, zoe_wan_text_aliases, ZOE_FORM_NATIVE, &t5));
     list published = read_manifest(network);
     check_network(&published, zoe_t5_weights(t5), zoe_wan_text_aliases);
     zoe_t5_free(t5);
@@ -158,7 +158,7 @@ static void image_encoder(void **state) {
     zoe_clip *clip;
     set_up(&b, network);
     assert_ok(b.ctx, zoe_clip_config_read(&b.config, &config));
-    assert_ok(b.ctx, zoe_clip_create(b.be, &config, NULL, zoe_wan_clip_aliases, ZOE_BF16, &clip));
+    assert_ok(b.ctx, zoe_clip_create(b.be, &config, NULL, zoe_wan_clip_aliases, ZOE_FORM_NATIVE, &clip));
     list published = read_manifest(network);
     drop_unused(&published);
     check_network(&published, zoe_clip_weights(clip), zoe_wan_clip_aliases);

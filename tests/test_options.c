@@ -94,6 +94,8 @@ static void test_good_values(void **state) {
     assert_true(s.request.seed == UINT64_MAX);
     assert_ok(ctx, set(ctx, &s, "dtype", "bf16"));
     assert_string_equal(s.model.dtype, "bf16");
+    assert_ok(ctx, set(ctx, &s, "linear", "nvfp4"));
+    assert_string_equal(s.model.linear, "nvfp4");
 
     static const struct {
         const char *text;
@@ -137,6 +139,7 @@ static void test_bad_values(void **state) {
         {"seed", "-1", "18446744073709551615"},
         {"seed", "18446744073709551616", "18446744073709551615"},
         {"seed", "1e3", "whole number"},
+        {"linear", "int", "native|int8|fp8|int4|nvfp4"},
         {"guidance", "nan", "a number"},
         {"guidance", "inf", "a number"},
         {"guidance", "1e999", "a number"},
@@ -217,6 +220,7 @@ static void fill(zoe_context *ctx, settings *s) {
         {"seed", "18446744073709551615"},
         {"device", "cuda:1"},
         {"dtype", "bf16"},
+        {"linear", "int8"},
         {"vram", "1.5G"},
         {"ram", "1073741825"},
         {"text-encoder", "t5"},

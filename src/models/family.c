@@ -35,6 +35,31 @@ int zoe_family_find(const zoe_folder *folder, const zoe_family **out) {
         folder->path);
 }
 
+int zoe_linear_policy_find(zoe_context *ctx, const char *name, zoe_linear_policy *out) {
+    static const struct {
+        const char *name;
+        zoe_dtype dtype;
+    } forms[] = {{"native", ZOE_DTYPE_COUNT},
+                 {"int8", ZOE_I8},
+                 {"fp8", ZOE_F8_E4M3},
+                 {"int4", ZOE_I4},
+                 {"nvfp4", ZOE_F4_E2M1}};
+    if (!name) name = "native";
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++)
+        if (strcmp(name, forms[i].name) == 0) {
+            out->denoiser = out->text = (zoe_weight_form){.dtype = forms[i].dtype};
+            return ZOE_OK;
+        }
+    return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "linear: found \"%.100s\", expected one of native|int8|fp8|int4|nvfp4", name);
+}
+
+int zoe_bench_policy(zoe_context *ctx, const zoe_bench_settings *settings, zoe_linear_policy *out) {
+    ZOE_TRY(zoe_linear_policy_find(ctx, settings->linear, out));
+    if (out->denoiser.dtype == ZOE_DTYPE_COUNT && strcmp(settings->dtype, "f32") == 0)
+        out->denoiser.dtype = out->text.dtype = ZOE_F32;
+    return ZOE_OK;
+}
+
 /* folder/name, freed by zoe_free(); NULL after the failure was recorded. */
 static char *part_path(const zoe_folder *folder, const char *name) {
     char *path = zoe_format(folder->ctx, "%s/%s", folder->path, name);
@@ -65,7 +90,7 @@ int zoe_part_open(const zoe_folder *folder, const char *name, zoe_config *config
     return status;
 }
 
-int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *aliases, zoe_dtype dtype,
+int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *aliases, zoe_weight_form form,
                   zoe_tokenizer **tokenizer, zoe_checkpoint **ckpt, zoe_t5 **text) {
     zoe_config config = {0};
     zoe_t5_config t5;
@@ -73,7 +98,7 @@ int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *al
     int status = zoe_part_tokenizer(&home, "tokenizer", tokenizer);
     if (status == ZOE_OK) status = zoe_part_open(&home, "text_encoder", &config, ckpt);
     if (status == ZOE_OK) status = zoe_t5_config_read(&config, &t5);
-    if (status == ZOE_OK) status = zoe_t5_create(be, &t5, *ckpt, aliases, dtype, text);
+    if (status == ZOE_OK) status = zoe_t5_create(be, &t5, *ckpt, aliases, form, text);
     zoe_config_free(&config);
     return status;
 }

@@ -21,6 +21,14 @@ typedef struct zoe_folder {
     zoe_config index;      /* model_index.json; root NULL if the folder has none */
 } zoe_folder;
 
+/* The forms that the linear weights of a model's parts take; what is not named here stays as the files have it. */
+typedef struct zoe_linear_policy {
+    zoe_weight_form denoiser, text;
+} zoe_linear_policy;
+
+/* The policy that the setting `linear` names; NULL: native. */
+int zoe_linear_policy_find(zoe_context *ctx, const char *name, zoe_linear_policy *out);
+
 /* What a family says of a folder without loading it; strings are static or live as long as the model. */
 typedef struct zoe_description {
     const char *family;  /* "Wan" */
@@ -56,8 +64,8 @@ typedef struct zoe_family {
 
     bool (*recognises)(const zoe_folder *folder);
 
-    /* Opens all parts, checks every tensor by name and shape, maps the weights. */
-    int (*open)(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model);
+    /* Opens all parts, checks every tensor by name and shape, maps the weights; `linear` says what they turn into. */
+    int (*open)(zoe_backend *be, const zoe_folder *folder, const zoe_linear_policy *linear, void **model);
     void (*close)(void *model);
     void (*describe)(const void *model, zoe_description *out);
 
@@ -91,8 +99,8 @@ typedef struct zoe_family {
     const char *(*find_nonfinite)(void *model);
 
     /*
-     * Makes a task of the network that `config` describes, with the sizes and weight dtype that the settings ask for.
-     * ZOE_ERR_UNSUPPORTED if the network is not of this family.
+     * Makes a task of the network that `config` describes, with the sizes and the type of weights that the settings ask
+     * for. ZOE_ERR_UNSUPPORTED if the network is not of this family.
      */
     int (*bench)(zoe_backend *be, const zoe_config *config, const zoe_bench_settings *settings, zoe_bench_task *task);
 } zoe_family;
@@ -109,8 +117,11 @@ int zoe_part_open(const zoe_folder *folder, const char *name, zoe_config *config
 int zoe_part_config(const zoe_folder *folder, const char *name, zoe_config *config);
 int zoe_part_tokenizer(const zoe_folder *folder, const char *name, zoe_tokenizer **tokenizer);
 
+/* The forms of random weights that the settings' dtype and linear ask for. */
+int zoe_bench_policy(zoe_context *ctx, const zoe_bench_settings *settings, zoe_linear_policy *out);
+
 /* Tokenizer and T5 text encoder of a diffusers folder. What was opened before a failure is the caller's to close too. */
-int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *aliases, zoe_dtype dtype,
+int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *aliases, zoe_weight_form form,
                   zoe_tokenizer **tokenizer, zoe_checkpoint **ckpt, zoe_t5 **text);
 
 /* A tensor on the host as one entry of the dump; no dump: nothing happens. */

@@ -27,7 +27,7 @@ struct zoe_clip {
 /* W width, F ffn, P patch side, R rows */
 static const zoe_slot start_slots[] = {
     {"vision_model.embeddings.class_embedding", offsetof(start, class_embedding), ZOE_SLOT_VECTOR, "W", 0},
-    {"vision_model.embeddings.patch_embedding.weight", offsetof(start, patch), ZOE_SLOT_LINEAR, "W 3 P P", 0},
+    {"vision_model.embeddings.patch_embedding.weight", offsetof(start, patch), ZOE_SLOT_KEPT, "W 3 P P", 0},
     {"vision_model.embeddings.position_embedding.weight", offsetof(start, positions), ZOE_SLOT_VECTOR, "R W", 0},
     {"vision_model.pre_layrnorm.weight", offsetof(start, norm_w), ZOE_SLOT_VECTOR, "W", 0},
     {"vision_model.pre_layrnorm.bias", offsetof(start, norm_b), ZOE_SLOT_VECTOR, "W", 0},
@@ -96,7 +96,7 @@ static int bind(zoe_clip *clip) {
 }
 
 int zoe_clip_create(zoe_backend *be, const zoe_clip_config *config, const zoe_checkpoint *ckpt, const zoe_alias *aliases,
-                    zoe_dtype dtype, zoe_clip **out) {
+                    zoe_weight_form form, zoe_clip **out) {
     int status;
     zoe_clip *clip;
     *out = NULL;
@@ -105,7 +105,7 @@ int zoe_clip_create(zoe_backend *be, const zoe_clip_config *config, const zoe_ch
     clip->config = *config;
     clip->used = (int)config->layers - 1;
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, clip->blocks, config->layers));
-    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "image encoder", aliases, dtype, &clip->weights));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "image encoder", aliases, form, &clip->weights));
     ZOE_TRY_DONE(bind(clip));
     *out = clip;
     return ZOE_OK;

@@ -20,7 +20,7 @@ typedef struct zoe_clip zoe_clip;
 
 /* Names are those of transformers ("vision_model...."), or of `aliases`. ckpt NULL: random weights. */
 int zoe_clip_create(zoe_backend *be, const zoe_clip_config *config, const zoe_checkpoint *ckpt, const zoe_alias *aliases,
-                    zoe_dtype dtype, zoe_clip **out);
+                    zoe_weight_form form, zoe_clip **out);
 void zoe_clip_free(zoe_clip *clip);
 zoe_weights *zoe_clip_weights(zoe_clip *clip);
 const zoe_clip_config *zoe_clip_configuration(const zoe_clip *clip);

@@ -127,7 +127,7 @@ static int bind(zoe_t5 *t5) {
 }
 
 int zoe_t5_create(zoe_backend *be, const zoe_t5_config *config, const zoe_checkpoint *ckpt, const zoe_alias *aliases,
-                  zoe_dtype dtype, zoe_t5 **out) {
+                  zoe_weight_form form, zoe_t5 **out) {
     int status;
     zoe_t5 *t5;
     *out = NULL;
@@ -135,7 +135,7 @@ int zoe_t5_create(zoe_backend *be, const zoe_t5_config *config, const zoe_checkp
     t5->be = be;
     t5->config = *config;
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, t5->blocks, config->layers));
-    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "text encoder", aliases ? aliases : embedding_alias, dtype, &t5->weights));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "text encoder", aliases ? aliases : embedding_alias, form, &t5->weights));
     ZOE_TRY_DONE(bind(t5));
     *out = t5;
     return ZOE_OK;

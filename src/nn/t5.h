@@ -25,7 +25,7 @@ int zoe_t5_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, 
 
 /* Binds and checks the weights. aliases may be NULL; ckpt NULL: random weights. */
 int zoe_t5_create(zoe_backend *be, const zoe_t5_config *config, const zoe_checkpoint *ckpt, const zoe_alias *aliases,
-                  zoe_dtype dtype, zoe_t5 **out);
+                  zoe_weight_form form, zoe_t5 **out);
 void zoe_t5_free(zoe_t5 *t5);
 zoe_weights *zoe_t5_weights(zoe_t5 *t5);
 const zoe_t5_config *zoe_t5_configuration(const zoe_t5 *t5);

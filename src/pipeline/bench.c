@@ -10,6 +10,7 @@
 #include "pipeline/model.h"
 #include "pipeline/report.h"
 #include "weights/convert.h"
+#include "weights/quantise.h"
 
 enum { MAX_REPEATS = 10000 };
 
@@ -17,6 +18,7 @@ void zoe_bench_settings_init(zoe_bench_settings *settings) {
     *settings = (zoe_bench_settings){.what = "linear",
                                      .device = "cpu",
                                      .dtype = "bf16",
+                                     .linear = "native",
                                      .width = 832,
                                      .height = 480,
                                      .frames = 17,
@@ -57,6 +59,19 @@ static int random_tensor(bench *b, zoe_tensor *t, zoe_dtype dtype, int64_t rows,
     int status = zoe_backend_alloc(b->be, t, dtype, 2, (const int64_t[]){rows, cols});
     if (status == ZOE_OK) status = zoe_upload(b->be, t, host);
     zoe_free(b->ctx, host);
+    return status;
+}
+
+/* Replaces the float matrix by a quantised one. */
+static int quantise(bench *b, zoe_tensor *w, zoe_weight_form form) {
+    if (!zoe_quantisable(form, w->shape[0], w->shape[1]))
+        return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "linear %s: not for %lld inputs and %lld outputs", b->settings->linear,
+                        (long long)w->shape[1], (long long)w->shape[0]);
+    zoe_tensor q = zoe_quantised_of(NULL, form.dtype, w->shape[0], w->shape[1], form.group);
+    ZOE_TRY(zoe_form_alloc(b->be, &q));
+    int status = zoe_op_quantise(b->be, &q, w);
+    zoe_backend_free(b->be, w->data);
+    *w = q;
     return status;
 }
 
@@ -151,15 +166,19 @@ static int bench_linear(bench *b) {
     const zoe_bench_settings *s = b->settings;
     linear_data d = {0};
     zoe_dtype dtype = ZOE_F32;
+    zoe_linear_policy linear;
     double flops = 0, ceiling = 0;
     ZOE_TRY(weight_dtype(b, &dtype));
+    ZOE_TRY(zoe_linear_policy_find(b->ctx, s->linear, &linear));
+    bool quantised = linear.denoiser.dtype != ZOE_DTYPE_COUNT;
     ZOE_TRY(add_shape(b, "tokens", s->tokens));
     ZOE_TRY(add_shape(b, "inputs", s->inputs));
     ZOE_TRY(add_shape(b, "outputs", s->outputs));
-    ZOE_TRY(zoe_report_set(b->ctx, b->shape, "weights", json_string(s->dtype)));
+    ZOE_TRY(zoe_report_set(b->ctx, b->shape, "weights", json_string(quantised ? s->linear : s->dtype)));
     int status;
     ZOE_TRY_DONE(random_tensor(b, &d.x, b->be->dtype, s->tokens, s->inputs));
     ZOE_TRY_DONE(random_tensor(b, &d.w, dtype, s->outputs, s->inputs));
+    if (quantised) ZOE_TRY_DONE(quantise(b, &d.w, linear.denoiser));
     ZOE_TRY_DONE(random_tensor(b, &d.bias, ZOE_F32, 1, s->outputs));
     ZOE_TRY_DONE(random_tensor(b, &d.y, b->be->dtype, s->tokens, s->outputs));
     ZOE_TRY_DONE(time_steps(b, linear_step, &d, &flops));
@@ -297,9 +316,9 @@ static int run_part(bench *b) {
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
         if (counts[i] < 1)
             return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "sizes and counts: found %d, expected 1 or more", counts[i]);
-    if (!s->what || !s->device || !s->dtype)
+    if (!s->what || !s->device || !s->dtype || !s->linear)
         return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT,
-                        "what, device and dtype are needed; zoe_bench_settings_init() fills them");
+                        "what, device, dtype and linear are needed; zoe_bench_settings_init() fills them");
     ZOE_TRY(ZOE_NEW_ARRAY(b->ctx, b->seconds, s->repeats));
     ZOE_TRY(zoe_report_set(b->ctx, b->report, "what", json_string(s->what)));
     ZOE_TRY(zoe_report_set(b->ctx, b->report, "device", json_string(s->device)));

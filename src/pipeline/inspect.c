@@ -180,11 +180,13 @@ static int inspect_files(zoe_context *ctx, const char *dir, json_t *parts) {
 static int inspect_family(zoe_context *ctx, const zoe_folder *folder, json_t *report) {
     const zoe_family *family;
     zoe_backend *be = NULL;
+    zoe_linear_policy native;
     void *model = NULL;
     zoe_description text;
     int status = zoe_family_find(folder, &family);
     if (status == ZOE_OK) status = zoe_plan_backend_create(ctx, ZOE_F32, &be);
-    if (status == ZOE_OK) status = family->open(be, folder, ZOE_DTYPE_COUNT, &model);
+    if (status == ZOE_OK) status = zoe_linear_policy_find(ctx, NULL, &native);
+    if (status == ZOE_OK) status = family->open(be, folder, &native, &model);
     if (status == ZOE_OK) {
         family->describe(model, &text);
         status = zoe_report_set(ctx, report, "family", json_string(text.family));

@@ -72,6 +72,7 @@ int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, in
 static int open_model(zoe_context *ctx, const char *dir, const zoe_model_settings *settings, zoe_backend *be,
                       zoe_model **out) {
     zoe_folder folder = {0};
+    zoe_linear_policy linear;
     zoe_model *model = NULL;
     int status;
     *out = NULL;
@@ -83,7 +84,8 @@ static int open_model(zoe_context *ctx, const char *dir, const zoe_model_setting
     ZOE_TRY_DONE(zoe_folder_open(ctx, dir, settings->text_encoder, &folder));
     ZOE_TRY_DONE(zoe_family_find(&folder, &model->family));
     if (!model->be) ZOE_TRY_DONE(zoe_backend_open(ctx, settings->device, settings->dtype, settings->vram, &model->be));
-    ZOE_TRY_DONE(model->family->open(model->be, &folder, ZOE_DTYPE_COUNT, &model->impl));
+    ZOE_TRY_DONE(zoe_linear_policy_find(ctx, settings->linear, &linear));
+    ZOE_TRY_DONE(model->family->open(model->be, &folder, &linear, &model->impl));
     *out = model;
 done:
     zoe_folder_close(&folder);

@@ -51,6 +51,9 @@ static const zoe_option table[] = {
     MODEL(ZOE_OPTION_TEXT, device, "device", "cpu|cuda[:N]", .help = "What to compute on; default: cpu."),
     MODEL(ZOE_OPTION_CHOICE, dtype, "dtype", "NAME", .choices = "f32|bf16",
           .help = "Type of the activations; default: the device's own choice (cpu: f32)."),
+    MODEL(ZOE_OPTION_CHOICE, linear, "linear", "NAME", .choices = "native|int8|fp8|int4|nvfp4",
+          .help = "What the denoiser's and text encoder's linear weights are quantised to while loading; default: native, "
+                  "as the files have them."),
     MODEL(ZOE_OPTION_BYTES, vram, "vram", "SIZE", .min = 1 << 20, .max = 0x1p50,
           .help = "Budget of device memory, such as 8G; default: what is free, less a margin."),
     MODEL(ZOE_OPTION_BYTES, ram, "ram", "SIZE", .min = 1 << 20, .max = 0x1p50,
@@ -72,7 +75,7 @@ const zoe_option *zoe_options(size_t *count) {
 }
 
 void zoe_model_settings_init(zoe_model_settings *settings) {
-    *settings = (zoe_model_settings){.device = "cpu"};
+    *settings = (zoe_model_settings){.device = "cpu", .linear = "native"};
 }
 
 /* The one shape of all complaints about a value. */

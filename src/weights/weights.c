@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "weights/convert.h"
+#include "weights/quantise.h"
 #include "weights/slots.h"
 
 typedef struct item {
@@ -30,7 +31,7 @@ struct zoe_weights {
     const zoe_checkpoint *ckpt;
     const char *part;
     const zoe_alias *aliases;
-    zoe_dtype dtype;
+    zoe_weight_form form;
     item *items;
     size_t count, capacity;
     unit *units;
@@ -39,11 +40,11 @@ struct zoe_weights {
 };
 
 int zoe_weights_create(zoe_backend *be, const zoe_checkpoint *ckpt, const char *part, const zoe_alias *aliases,
-                       zoe_dtype dtype, zoe_weights **out) {
+                       zoe_weight_form form, zoe_weights **out) {
     zoe_weights *weights;
     *out = NULL;
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, weights, 1));
-    *weights = (zoe_weights){.be = be, .ckpt = ckpt, .part = part, .aliases = aliases, .dtype = dtype};
+    *weights = (zoe_weights){.be = be, .ckpt = ckpt, .part = part, .aliases = aliases, .form = form};
     *out = weights;
     return ZOE_OK;
 }
@@ -200,7 +201,10 @@ static zoe_tensor loaded_form(const zoe_weights *weights, const item *it) {
     if (it->kind == ZOE_SLOT_PRECISE) return ZOE_TENSOR(NULL, ZOE_F32, out, count / (out ? out : 1));
     if (it->kind == ZOE_SLOT_TABLE)
         return ZOE_TENSOR(NULL, it->entry ? it->entry->dtype : ZOE_BF16, out, count / (out ? out : 1));
-    zoe_dtype dtype = weights->dtype != ZOE_DTYPE_COUNT ? weights->dtype : it->entry ? it->entry->dtype : ZOE_BF16;
+    if (it->kind == ZOE_SLOT_LINEAR && zoe_quantisable(weights->form, out, count / (out ? out : 1)))
+        return zoe_quantised_of(NULL, weights->form.dtype, out, count / out, weights->form.group);
+    zoe_dtype dtype = it->entry ? it->entry->dtype : ZOE_BF16;
+    if (zoe_dtype_is_float(weights->form.dtype)) dtype = weights->form.dtype;
     if (!be->ops->host_memory)
         dtype = be->dtype;
     else if (dtype == ZOE_F64)
@@ -214,7 +218,7 @@ static void measure_units(zoe_weights *weights) {
     for (size_t i = 0; i < weights->count; i++) {
         const item *it = &weights->items[i];
         zoe_tensor form = loaded_form(weights, it);
-        if (it->kind != ZOE_SLOT_TABLE) weights->units[it->unit].bytes += zoe_tensor_bytes(&form);
+        if (it->kind != ZOE_SLOT_TABLE) weights->units[it->unit].bytes += zoe_form_bytes(&form);
     }
 }
 
@@ -264,6 +268,24 @@ static void fill(const item *it, const zoe_tensor *form, void *to) {
         zoe_convert_floats(to, form->dtype, item_data(it), it->entry->dtype, item_count(it));
 }
 
+/* Random weights are drawn as the file would have them, so that every form holds the same numbers. */
+static int fill_quantised(zoe_weights *weights, const item *it, zoe_tensor *form) {
+    zoe_context *ctx = weights->be->ctx;
+    if (it->entry) {
+        int status = zoe_quantise_floats(weights->be, form, item_data(it), it->entry->dtype);
+        zoe_checkpoint_drop(weights->ckpt, it->entry);
+        return status;
+    }
+    zoe_tensor drawn = ZOE_TENSOR(NULL, ZOE_BF16, form->shape[0], form->shape[1]);
+    size_t bytes = (size_t)zoe_tensor_bytes(&drawn);
+    drawn.data = zoe_alloc(ctx, bytes);
+    if (!drawn.data) return zoe_out_of_memory(ctx, bytes, it->name);
+    draw(it, &drawn, drawn.data);
+    int status = zoe_quantise_floats(weights->be, form, drawn.data, ZOE_BF16);
+    zoe_free(ctx, drawn.data);
+    return status;
+}
+
 static int load_item(zoe_weights *weights, item *it) {
     zoe_backend *be = weights->be;
     zoe_context *ctx = be->ctx;
@@ -275,10 +297,11 @@ static int load_item(zoe_weights *weights, item *it) {
         *it->target = form;
         return ZOE_OK;
     }
-    ZOE_TRY(zoe_backend_alloc(be, &form, form.dtype, form.rank, form.shape));
+    ZOE_TRY(zoe_form_alloc(be, &form));
     it->owned = form.data;
     *it->target = form;
     if (!be->ops->computes) return ZOE_OK;
+    if (zoe_is_quantised(&form)) return fill_quantised(weights, it, &form);
     if (be->ops->host_memory) {
         fill(it, &form, form.data);
         if (it->entry) zoe_checkpoint_drop(weights->ckpt, it->entry); /* not needed twice */
@@ -397,9 +420,8 @@ void zoe_weights_table_row(const zoe_tensor *table, int64_t row, float *out) {
 int64_t zoe_weights_bytes(const zoe_weights *weights) {
     int64_t bytes = 0;
     for (size_t i = 0; i < weights->count; i++) {
-        const item *it = &weights->items[i];
-        zoe_tensor form = loaded_form(weights, it);
-        bytes += item_count(it) * (int64_t)zoe_dtype_size(it->entry ? it->entry->dtype : form.dtype);
+        zoe_tensor form = loaded_form(weights, &weights->items[i]);
+        bytes += zoe_form_bytes(&form);
     }
     return bytes;
 }

@@ -12,7 +12,8 @@
 #include "formats/checkpoint.h"
 
 typedef enum zoe_slot_kind {
-    ZOE_SLOT_LINEAR, /* [out, ...] seen as [out, in], in the float type of the file, used from the mapping where possible */
+    ZOE_SLOT_LINEAR,  /* [out, ...] seen as [out, in], in the form asked for; in the file's own used from the mapping */
+    ZOE_SLOT_KEPT,    /* as linear, but never quantised: the first and last layers, embeddings, modulation */
     ZOE_SLOT_PRECISE, /* as linear, but float32 on every backend */
     ZOE_SLOT_VECTOR,  /* float32, whatever the file has */
     ZOE_SLOT_TABLE,   /* [rows, width] looked up by row on the host: stays in the mapping, whatever the backend */
@@ -43,15 +44,25 @@ typedef struct zoe_alias {
     const char *name, *other;
 } zoe_alias;
 
+/*
+ * The form that linear weights take while loading: a float type that they are converted to, or one of the quantised forms
+ * of backend/quantised.h. Matrices that a quantised form does not fit stay as the file has them.
+ */
+typedef struct zoe_weight_form {
+    zoe_dtype dtype; /* ZOE_DTYPE_COUNT: as in the file (a device may still need its own type) */
+    int group;       /* as zoe_quantised_group() takes it */
+} zoe_weight_form;
+
+#define ZOE_FORM_NATIVE ((zoe_weight_form){.dtype = ZOE_DTYPE_COUNT})
+
 typedef struct zoe_weights zoe_weights;
 
 /*
- * Weights of one network for one backend. ckpt NULL: random numbers, the same for the same names, in `dtype` for linear.
- * Otherwise `dtype` is what linear weights are converted to while loading; ZOE_DTYPE_COUNT: kept as they are (the backend
- * may still need its own type). `part` names the network in messages. The checkpoint must outlive the weights.
+ * Weights of one network for one backend. ckpt NULL: random numbers, the same for the same names, bf16 for linear unless
+ * `form` is another type. `part` names the network in messages. The checkpoint must outlive the weights.
  */
 int zoe_weights_create(zoe_backend *be, const zoe_checkpoint *ckpt, const char *part, const zoe_alias *aliases,
-                       zoe_dtype dtype, zoe_weights **out);
+                       zoe_weight_form form, zoe_weights **out);
 void zoe_weights_free(zoe_weights *weights); /* NULL is fine */
 
 /* The entry under this name or one of its other names; NULL if there is none. */
@@ -78,7 +89,7 @@ void zoe_weights_release(zoe_weights *weights, int unit);
 /* Gives back all memory that loading took, mapped pages included. No unit may be acquired. */
 void zoe_weights_unload(zoe_weights *weights);
 
-int64_t zoe_weights_bytes(const zoe_weights *weights); /* as stored in the checkpoint */
+int64_t zoe_weights_bytes(const zoe_weights *weights); /* as loaded, and of tables what the file has */
 
 /* The smallest weight_budget under which the network runs: its first unit and two of the largest others. */
 int64_t zoe_weights_least(const zoe_weights *weights);

@@ -116,6 +116,7 @@ static const zoe_backend_ops ops = {
     .synchronize = cpu_synchronize,
     .trim = cpu_trim,
     .linear = zoe_cpu_linear,
+    .quantise = zoe_cpu_quantise,
     .norm = zoe_cpu_norm,
     .qk_prepare = zoe_cpu_qk_prepare,
     .attention = zoe_cpu_attention,

@@ -60,6 +60,10 @@ int64_t zoe_cpu_padded_cols(const zoe_cpu_kernels *k, int64_t n);
 void zoe_cpu_pack(const zoe_cpu_kernels *k, float *panels, float *buffer, const void *b, zoe_dtype dtype, int64_t ldb,
                   int64_t n, int64_t depth);
 
+/* The same of rows `first` .. first + n of a matrix of weights of any type, from column `from` on. */
+void zoe_cpu_pack_weights(const zoe_cpu_kernels *k, float *panels, float *buffer, const zoe_tensor *w, int64_t first,
+                          int64_t n, int64_t from, int64_t depth);
+
 /*
  * c[m, padded n] = (add ? c : 0) + a b, b in panels over the whole depth of a. a and c are read and written in whole tiles:
  * up to zoe_cpu_padded_rows(m) rows.
@@ -68,9 +72,21 @@ void zoe_cpu_multiply(const zoe_cpu_kernels *k, int64_t m, int64_t n, const zoe_
                       int64_t ldc, bool add);
 int64_t zoe_cpu_padded_rows(const zoe_cpu_kernels *k, int64_t m);
 
+/* ---- quantised matrices (quantise.c) ---- */
+
+/*
+ * Elements `from` .. from + n of a row of weights of any type as floats: times their scales where groups have their own,
+ * else (one scale to a row) without it. `from` is a multiple of the group.
+ */
+void zoe_cpu_unpack(const zoe_cpu_kernels *k, float *y, const zoe_tensor *w, int64_t row, int64_t from, int64_t n);
+
+/* Where an nvfp4 matrix has its one scale for all. */
+float *zoe_cpu_f4_global(const zoe_tensor *t);
+
 /* ---- operations ---- */
 
 int zoe_cpu_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
+int zoe_cpu_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x);
 int zoe_cpu_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p);
 int zoe_cpu_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_qk *p);
 int zoe_cpu_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,

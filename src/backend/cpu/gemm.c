@@ -37,6 +37,21 @@ void zoe_cpu_pack(const zoe_cpu_kernels *k, float *panels, float *buffer, const 
     }
 }
 
+void zoe_cpu_pack_weights(const zoe_cpu_kernels *k, float *panels, float *buffer, const zoe_tensor *w, int64_t first,
+                          int64_t n, int64_t from, int64_t depth) {
+    if (!w->scales) {
+        const char *at = (const char *)w->data + (size_t)(first * w->shape[1] + from) * zoe_dtype_size(w->dtype);
+        zoe_cpu_pack(k, panels, buffer, at, w->dtype, w->shape[1], n, depth);
+        return;
+    }
+    for (int64_t col = 0; col < n; col += k->wide.cols) {
+        int64_t cols = panel_cols(k, n - col), rows = zoe_min(cols, n - col);
+        for (int64_t row = 0; row < rows; row++) zoe_cpu_unpack(k, buffer + row * depth, w, first + col + row, from, depth);
+        k->pack(panels, cols, buffer, depth, rows, depth);
+        panels += cols * depth;
+    }
+}
+
 /* Rows outside: a tile's rows of a stay in the first-level cache while the panels stream past. */
 void zoe_cpu_multiply(const zoe_cpu_kernels *k, int64_t m, int64_t n, const zoe_cpu_left *a, const float *panels, float *c,
                       int64_t ldc, bool add) {

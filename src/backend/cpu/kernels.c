@@ -77,6 +77,23 @@ static void load_f8_e5m2(float *y, const void *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = zoe_f16_to_f32((uint16_t)(from[i] << 8));
 }
 
+static void load_i8(float *y, const int8_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = x[i];
+}
+
+static int nibble(const uint8_t *x, int64_t i) {
+    return i % 2 ? x[i / 2] >> 4 : x[i / 2] & 15;
+}
+
+static void load_i4(float *y, const uint8_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = (float)((nibble(x, i) ^ 8) - 8);
+}
+
+static void load_f4(float *y, const uint8_t *x, int64_t n) {
+    static const float values[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+    for (int64_t i = 0; i < n; i++) y[i] = nibble(x, i) & 8 ? -values[nibble(x, i) & 7] : values[nibble(x, i) & 7];
+}
+
 static void store_f32(void *y, const float *x, int64_t n) {
     memcpy(y, x, (size_t)n * sizeof *x);
 }
@@ -94,6 +111,60 @@ static void store_f16(void *y, const float *x, int64_t n) {
 static void store_f64(void *y, const float *x, int64_t n) {
     double *to = y;
     for (int64_t i = 0; i < n; i++) to[i] = x[i];
+}
+
+/* ---- quantisation ---- */
+
+static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* The bits of magnitudes are in the order of the numbers, infinity and NaN at the end. */
+static float largest(const float *x, int64_t n) {
+    uint32_t most = 0;
+    float result;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits = bits_of(x[i]) & 0x7fffffff;
+        if (bits > most) most = bits;
+    }
+    memcpy(&result, &most, sizeof result);
+    return result;
+}
+
+/* x / scale within -limit .. limit; a NaN counts as `limit`. */
+static float limited(float x, float scale, float limit) {
+    float value = scale ? x / scale : 0;
+    return value < -limit ? -limit : value < limit ? value : limit;
+}
+
+/* To the nearest number with so many bits after the leading one, in steps no finer than those from `least` on. */
+static float rounded(float x, int bits, float least) {
+    int exponent;
+    frexpf(fmaxf(fabsf(x), least), &exponent);
+    float step = ldexpf(1, exponent - 1 - bits);
+    return rintf(x / step) * step;
+}
+
+static void round_i8(float *y, const float *x, int64_t n, float scale) {
+    for (int64_t i = 0; i < n; i++) y[i] = rintf(limited(x[i], scale, 127));
+}
+
+static void round_f8(float *y, const float *x, int64_t n, float scale) {
+    for (int64_t i = 0; i < n; i++) y[i] = rounded(limited(x[i], scale, 448), 3, 0x1p-6f);
+}
+
+static void to_i8(int8_t *y, const float *x, int64_t n, float scale) {
+    for (int64_t i = 0; i < n; i++) y[i] = (int8_t)rintf(limited(x[i], scale, 127));
+}
+
+static void to_f8(uint8_t *y, const float *x, int64_t n, float scale) {
+    for (int64_t i = 0; i < n; i++) y[i] = zoe_e4m3_code(rounded(limited(x[i], scale, 448), 3, 0x1p-6f));
+}
+
+static void to_f4(uint8_t *y, const float *x, int64_t n, float scale) {
+    for (int64_t i = 0; i < n; i++) y[i] = zoe_e2m1_code(rounded(limited(x[i], scale, 6), 1, 1));
 }
 
 /* ---- rows ---- */
@@ -228,6 +299,15 @@ void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels) {
                  [ZOE_F8_E4M3] = load_f8_e4m3,
                  [ZOE_F8_E5M2] = load_f8_e5m2},
         .store = {[ZOE_F32] = store_f32, [ZOE_BF16] = store_bf16, [ZOE_F16] = store_f16, [ZOE_F64] = store_f64},
+        .load_i8 = load_i8,
+        .load_i4 = load_i4,
+        .load_f4 = load_f4,
+        .largest = largest,
+        .to_i8 = to_i8,
+        .to_f8 = to_f8,
+        .to_f4 = to_f4,
+        .round_i8 = round_i8,
+        .round_f8 = round_f8,
         .epilogue = epilogue,
         .mean = mean,
         .sum_squares = sum_squares,

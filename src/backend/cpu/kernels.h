@@ -7,6 +7,8 @@
 #ifndef ZOE_BACKEND_CPU_KERNELS_H
 #define ZOE_BACKEND_CPU_KERNELS_H
 
+#include <string.h>
+
 #include "backend/backend.h"
 
 /* Rows handled at once by `dot`. */
@@ -66,6 +68,23 @@ typedef struct zoe_cpu_kernels {
     void (*load[ZOE_DTYPE_COUNT])(float *y, const void *x, int64_t n);
     void (*store[ZOE_DTYPE_COUNT])(void *y, const float *x, int64_t n);
 
+    /* Codes as floats: eight bits, and four of which the even element is in the low half of a byte. */
+    void (*load_i8)(float *y, const int8_t *x, int64_t n);
+    void (*load_i4)(float *y, const uint8_t *x, int64_t n);
+    void (*load_f4)(float *y, const uint8_t *x, int64_t n);
+
+    /* The largest magnitude, above it infinity, above it NaN. */
+    float (*largest)(const float *x, int64_t n);
+
+    /* x / scale to the nearest code, ties to even, within the range of the codes; of a zero scale: zeros. */
+    void (*to_i8)(int8_t *y, const float *x, int64_t n, float scale);  /* -127 .. 127 */
+    void (*to_f8)(uint8_t *y, const float *x, int64_t n, float scale); /* e4m3 */
+    void (*to_f4)(uint8_t *y, const float *x, int64_t n, float scale); /* e2m1, a code to a byte */
+
+    /* The same, codes as floats: what they stand for. */
+    void (*round_i8)(float *y, const float *x, int64_t n, float scale);
+    void (*round_f8)(float *y, const float *x, int64_t n, float scale);
+
     void (*epilogue)(float *y, int64_t ldy, const float *acc, int64_t ld, int64_t rows, int64_t n,
                      const zoe_cpu_epilogue *e);
 
@@ -89,6 +108,24 @@ typedef struct zoe_cpu_kernels {
     void (*lincomb)(float *y, int count, const float *const *x, const float *coefficients, int64_t n);
     bool (*finite)(const float *x, int64_t n);
 } zoe_cpu_kernels;
+
+/* The code of a number that has one: the sign, and the bits of exponent and mantissa above the smallest normal number. */
+static inline uint8_t zoe_small_float_code(float x, int bits, int smallest, int sign) {
+    uint32_t all;
+    memcpy(&all, &x, sizeof all);
+    float scale = (float)(1 << (bits - smallest)), magnitude = x < 0 ? -x : x;
+    int32_t normal = (int32_t)((all & 0x7fffffff) >> (23 - bits)) - ((126 + smallest) << bits);
+    int32_t below = (int32_t)(magnitude * scale);
+    return (uint8_t)((normal >= 1 << bits ? normal : below) | (int32_t)(all >> 31) * sign);
+}
+
+static inline uint8_t zoe_e4m3_code(float x) {
+    return zoe_small_float_code(x, 3, -6, 0x80);
+}
+
+static inline uint8_t zoe_e2m1_code(float x) {
+    return zoe_small_float_code(x, 1, 0, 8);
+}
 
 void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels);
 void zoe_cpu_kernels_init_avx2(zoe_cpu_kernels *k);

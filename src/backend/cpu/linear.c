@@ -4,6 +4,9 @@
  * Each thread takes blocks of the result: slice by slice of the depth it packs W (converting the weights on the way),
  * copies the rows of x of one tile after the other, and sums into a block of its scratch; at the end it writes y once.
  * Products of a few rows skip the packing and read every weight once.
+ *
+ * Quantised weights are taken apart on the way like other types. Where the form asks for it (int8, fp8), rows of x are
+ * rounded to the same kind of numbers as they are copied, and both scales are applied to the sums.
  */
 #include "backend/cpu/cpu.h"
 
@@ -24,24 +27,26 @@ _Static_assert(((BLOCK_ROWS + 16) * BLOCK_COLS + (BLOCK_COLS + 64) * BLOCK_DEPTH
 typedef struct product {
     const zoe_cpu_kernels *kernels;
     const float *x;
-    const char *w;
-    zoe_dtype dtype;
+    const zoe_tensor *w;
+    const float *row_scales, *col_scales; /* of rounded rows of x, and of the rows of w; or NULL */
+    void (*round)(float *y, const float *x, int64_t n, float scale);
     float *y;
     const float *residual;
+    const int32_t *groups; /* row of the gate for each row */
     int64_t rows, cols, depth, ldx, ldy, ldr, ldg;
     const zoe_linear *p;
 } product;
 
 /* Rows that share a gate are written together. */
-static void finish(const product *t, const float *acc, int64_t ldc, int64_t row0, int64_t rows, int64_t col0,
-                   int64_t cols) {
+static void finish(const product *t, float *acc, int64_t ldc, int64_t row0, int64_t rows, int64_t col0, int64_t cols) {
     const zoe_linear *p = t->p;
-    const int32_t *group = p->row_group ? p->row_group->data : NULL;
-    int64_t together = p->gate && group ? 1 : rows;
+    int64_t together = p->gate && t->groups ? 1 : rows;
+    for (int64_t row = 0; t->row_scales && row < rows; row++)
+        for (int64_t i = 0; i < cols; i++) acc[row * ldc + i] *= t->row_scales[row0 + row] * t->col_scales[col0 + i];
     for (int64_t row = row0; row < row0 + rows; row += together) {
         zoe_cpu_epilogue e = {.act = p->act, .residual_stride = t->ldr};
         if (p->bias) e.bias = (const float *)p->bias->data + col0;
-        if (p->gate) e.gate = (const float *)p->gate->data + (group ? group[row] * t->ldg : 0) + col0;
+        if (p->gate) e.gate = (const float *)p->gate->data + (t->groups ? t->groups[row] * t->ldg : 0) + col0;
         if (t->residual) e.residual = t->residual + row * t->ldr + col0;
         t->kernels->epilogue(t->y + row * t->ldy + col0, t->ldy, acc + (row - row0) * ldc, ldc, together, cols, &e);
     }
@@ -54,6 +59,14 @@ static void prefetch(const product *t, int64_t row0, int64_t rows, int64_t k0, i
         __builtin_prefetch(t->x + (row0 + i / lines) * t->ldx + k0 + i % lines * LINE);
 }
 
+static void copy_row(const product *t, float *to, int64_t row, int64_t k0, int64_t depth) {
+    const float *from = t->x + row * t->ldx + k0;
+    if (t->round)
+        t->round(to, from, depth, t->row_scales[row]);
+    else
+        memcpy(to, from, (size_t)depth * sizeof *to);
+}
+
 /* c += the product of one slice of the depth; a holds the rows of one tile. */
 static void slice(const product *t, float *c, int64_t ldc, float *a, const float *b, int64_t row0, int64_t rows,
                   int64_t cols, int64_t k0, int64_t depth) {
@@ -62,8 +75,7 @@ static void slice(const product *t, float *c, int64_t ldc, float *a, const float
     int64_t step = k->narrow.rows, group = 2 * k->wide.cols, groups = (cols + group - 1) / group;
     for (int64_t row = 0; row < rows; row += step) {
         int64_t count = zoe_min(step, rows - row), next = zoe_max(0, zoe_min(step, rows - row - step));
-        for (int64_t i = 0; i < count; i++)
-            memcpy(a + i * BLOCK_DEPTH, t->x + (row0 + row + i) * t->ldx + k0, (size_t)depth * sizeof *a);
+        for (int64_t i = 0; i < count; i++) copy_row(t, a + i * BLOCK_DEPTH, row0 + row + i, k0, depth);
         for (int64_t i = 0; i < groups; i++) {
             int64_t col = i * group;
             prefetch(t, row0 + row + step, next, k0, depth, i, groups);
@@ -75,34 +87,31 @@ static void slice(const product *t, float *c, int64_t ldc, float *a, const float
 
 static void block(const product *t, float *scratch, int64_t row0, int64_t rows, int64_t col0, int64_t cols) {
     const zoe_cpu_kernels *k = t->kernels;
-    size_t element = zoe_dtype_size(t->dtype);
     int64_t ldc = zoe_cpu_padded_cols(k, cols);
     float *a = scratch, *b = a + k->narrow.rows * BLOCK_DEPTH, *buffer = b + ldc * BLOCK_DEPTH;
     float *c = buffer + k->wide.cols * BLOCK_DEPTH;
     memset(a, 0, (size_t)(k->narrow.rows * BLOCK_DEPTH) * sizeof *a);
     for (int64_t k0 = 0; k0 < t->depth; k0 += BLOCK_DEPTH) {
         int64_t depth = zoe_min(BLOCK_DEPTH, t->depth - k0);
-        zoe_cpu_pack(k, b, buffer, t->w + (size_t)(col0 * t->depth + k0) * element, t->dtype, t->depth, cols, depth);
+        zoe_cpu_pack_weights(k, b, buffer, t->w, col0, cols, k0, depth);
         slice(t, c, ldc, a, b, row0, rows, cols, k0, depth);
     }
     finish(t, c, ldc, row0, rows, col0, cols);
 }
 
+/* x is rounded already. */
 static void few_rows(const product *t, float *scratch, int64_t col0, int64_t cols) {
     const zoe_cpu_kernels *k = t->kernels;
-    size_t element = zoe_dtype_size(t->dtype);
     float *acc = scratch, *buffer = acc + FEW_ROWS * FEW_COLS;
     memset(acc, 0, sizeof *acc * FEW_ROWS * FEW_COLS);
     for (int64_t col = 0; col < cols; col += ZOE_DOT_ROWS)
         for (int64_t k0 = 0; k0 < t->depth; k0 += FEW_DEPTH) {
             int64_t depth = zoe_min(FEW_DEPTH, t->depth - k0), count = zoe_min(ZOE_DOT_ROWS, cols - col);
-            const char *from = t->w + (size_t)((col0 + col) * t->depth + k0) * element;
-            const float *w = (const float *)(const void *)from;
+            const float *w = (const float *)t->w->data + (col0 + col) * t->depth + k0;
             int64_t ldw = t->depth;
-            if (t->dtype != ZOE_F32 || count < ZOE_DOT_ROWS) {
+            if (t->w->dtype != ZOE_F32 || count < ZOE_DOT_ROWS) {
                 for (int64_t i = 0; i < ZOE_DOT_ROWS; i++)
-                    k->load[t->dtype](buffer + i * FEW_DEPTH, from + (size_t)(zoe_min(i, count - 1) * t->depth) * element,
-                                      depth);
+                    zoe_cpu_unpack(k, buffer + i * FEW_DEPTH, t->w, col0 + col + zoe_min(i, count - 1), k0, depth);
                 w = buffer;
                 ldw = FEW_DEPTH;
             }
@@ -115,9 +124,14 @@ static int64_t blocks(const product *t, int64_t rows, int64_t cols) {
     return (t->rows + rows - 1) / rows * ((t->cols + cols - 1) / cols);
 }
 
+/* Rounded copies of the rows fit in the shared scratch, too. */
+static bool few_enough(const product *t) {
+    return t->rows <= FEW_ROWS && t->rows * (t->depth + 1) <= (int64_t)(ZOE_CPU_SHARED / sizeof(float));
+}
+
 static void run(const zoe_cpu *cpu, const product *t) {
     int team = zoe_cpu_team(cpu, (double)t->rows * (double)t->cols * (double)t->depth / 16);
-    if (t->rows <= FEW_ROWS) {
+    if (few_enough(t)) {
 #pragma omp parallel for num_threads(team) schedule(dynamic)
         for (int64_t col = 0; col < t->cols; col += FEW_COLS)
             few_rows(t, zoe_cpu_scratch(cpu), col, zoe_min(FEW_COLS, t->cols - col));
@@ -139,16 +153,44 @@ static void run(const zoe_cpu *cpu, const product *t) {
     }
 }
 
+/* The rows' scales, and of a few rows their rounded copies, behind each other in the shared scratch. */
+static void round_rows(const zoe_cpu *cpu, product *t) {
+    const zoe_cpu_kernels *k = t->kernels;
+    float *scales = cpu->shared, *copies = scales + t->rows, limit = t->w->dtype == ZOE_I8 ? 127 : 448;
+    bool few = few_enough(t);
+    t->row_scales = scales;
+    t->round = t->w->dtype == ZOE_I8 ? k->round_i8 : k->round_f8;
+#pragma omp parallel for num_threads(zoe_cpu_team(cpu, (double)t->rows *(double)t->depth))
+    for (int64_t row = 0; row < t->rows; row++) {
+        scales[row] = k->largest(t->x + row * t->ldx, t->depth) / limit;
+        if (few) t->round(copies + row * t->depth, t->x + row * t->ldx, t->depth, scales[row]);
+    }
+    if (few) t->x = copies, t->ldx = t->depth;
+}
+
+/* Pieces of so many rows that the shared scratch holds their scales. */
+static void run_rounded(const zoe_cpu *cpu, const product *all) {
+    const int64_t most = ZOE_CPU_SHARED / sizeof(float);
+    for (int64_t row = 0; row < all->rows; row += most) {
+        product t = *all;
+        t.rows = zoe_min(most, all->rows - row);
+        t.x += row * t.ldx, t.y += row * t.ldy;
+        if (t.residual) t.residual += row * t.ldr;
+        if (t.groups) t.groups += row;
+        round_rows(cpu, &t);
+        run(cpu, &t);
+    }
+}
+
 int zoe_cpu_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p) {
     zoe_cpu *cpu = zoe_cpu_of(be);
     ZOE_TRY(zoe_cpu_need_f32(be, "linear", x));
     ZOE_TRY(zoe_cpu_need_f32(be, "linear", y));
     ZOE_TRY(zoe_cpu_need_f32(be, "linear", p->residual));
-    ZOE_TRY(zoe_cpu_need_float(be, "linear", w));
+    if (!w->scales) ZOE_TRY(zoe_cpu_need_float(be, "linear", w));
     product t = {.kernels = &cpu->kernels,
                  .x = x->data,
-                 .w = w->data,
-                 .dtype = w->dtype,
+                 .w = w,
                  .y = y->data,
                  .p = p,
                  .rows = zoe_tensor_rows(x),
@@ -158,6 +200,11 @@ int zoe_cpu_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zo
                  .ldy = zoe_row_stride(y)};
     if (p->residual) t.residual = p->residual->data, t.ldr = zoe_row_stride(p->residual);
     if (p->gate) t.ldg = zoe_row_stride(p->gate);
-    if (t.rows > 0 && t.cols > 0) run(cpu, &t);
+    if (p->row_group) t.groups = p->row_group->data;
+    if (w->scales && !w->group) t.col_scales = w->scales;
+    if (t.cols > 0 && t.col_scales)
+        run_rounded(cpu, &t);
+    else if (t.rows > 0 && t.cols > 0)
+        run(cpu, &t);
     return ZOE_OK;
 }

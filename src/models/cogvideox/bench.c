@@ -52,14 +52,14 @@ static int run_denoiser(void *state) {
     return zoe_cogvideox_denoiser_forward(t->denoiser, &t->grid, &t->words, 1, parts, 500, &t->v);
 }
 
-static int prepare_denoiser(task_state *t, const zoe_config *config, const zoe_bench_settings *s, zoe_dtype dtype) {
+static int prepare_denoiser(task_state *t, const zoe_config *config, const zoe_bench_settings *s, zoe_weight_form form) {
     zoe_cogvideox_config c;
     ZOE_TRY(zoe_cogvideox_config_read(config, &c));
     int64_t patch = c.patch_time ? c.patch_time : 1, frames = (s->frames - 1) / c.time_ratio + 1;
     frames = (frames + patch - 1) / patch * patch;
     ZOE_TRY(random_latents(t, s, frames, c.in_channels, (int)(ZOE_COGVIDEOX_VAE_SPACE * c.patch)));
     const int64_t out[4] = {frames, c.out_channels, t->latents.shape[2], t->latents.shape[3]};
-    ZOE_TRY(zoe_cogvideox_denoiser_create(t->be, &c, NULL, dtype, &t->denoiser));
+    ZOE_TRY(zoe_cogvideox_denoiser_create(t->be, &c, NULL, form, &t->denoiser));
     ZOE_TRY(ZOE_NEW_ARRAY(t->be->ctx, t->host, c.text_rows * c.text_dim));
     zoe_random_fill(t->host, ZOE_F32, c.text_rows * c.text_dim, 2, 0, 0.3f);
     ZOE_TRY(zoe_cogvideox_grid_create(t->denoiser, frames, out[2], out[3], &t->grid));
@@ -93,10 +93,10 @@ static int run_text(void *state) {
     return zoe_t5_encode(t->text, t->ids, TEXT_TOKENS, t->host);
 }
 
-static int prepare_text(task_state *t, const zoe_config *config, zoe_dtype dtype) {
+static int prepare_text(task_state *t, const zoe_config *config, zoe_weight_form form) {
     zoe_t5_config c;
     ZOE_TRY(zoe_t5_config_read(config, &c));
-    ZOE_TRY(zoe_t5_create(t->be, &c, NULL, NULL, dtype, &t->text));
+    ZOE_TRY(zoe_t5_create(t->be, &c, NULL, NULL, form, &t->text));
     ZOE_TRY(ZOE_NEW_ARRAY(t->be->ctx, t->host, TEXT_TOKENS * c.width));
     ZOE_TRY(ZOE_NEW_ARRAY(t->be->ctx, t->ids, TEXT_TOKENS));
     for (int i = 0; i < TEXT_TOKENS; i++) t->ids[i] = (int32_t)(i * 7919 % c.vocabulary);
@@ -107,12 +107,13 @@ static int prepare_text(task_state *t, const zoe_config *config, zoe_dtype dtype
 
 static int prepare(task_state *t, const zoe_config *config, const zoe_bench_settings *s, zoe_bench_task *task) {
     const char *class = "", *type = "";
-    zoe_dtype dtype = s->dtype && strcmp(s->dtype, "f32") == 0 ? ZOE_F32 : ZOE_BF16;
+    zoe_linear_policy linear;
     zoe_weights *weights;
+    ZOE_TRY(zoe_bench_policy(t->be->ctx, s, &linear));
     ZOE_TRY(zoe_config_text(config, "_class_name", &class));
     ZOE_TRY(zoe_config_text(config, "model_type", &type));
     if (strcmp(class, "CogVideoXTransformer3DModel") == 0 && strcmp(s->what, "denoise") == 0) {
-        ZOE_TRY(prepare_denoiser(t, config, s, dtype));
+        ZOE_TRY(prepare_denoiser(t, config, s, linear.denoiser));
         task->run = run_denoiser;
         weights = zoe_cogvideox_denoiser_weights(t->denoiser);
     } else if (strcmp(class, "AutoencoderKLCogVideoX") == 0 && strcmp(s->what, "decode") == 0) {
@@ -120,7 +121,7 @@ static int prepare(task_state *t, const zoe_config *config, const zoe_bench_sett
         task->run = run_vae;
         weights = zoe_cogvideox_vae_weights(t->vae);
     } else if (strcmp(type, "t5") == 0 && strcmp(s->what, "text") == 0) {
-        ZOE_TRY(prepare_text(t, config, dtype));
+        ZOE_TRY(prepare_text(t, config, linear.text));
         task->run = run_text;
         weights = zoe_t5_weights(t->text);
     } else {

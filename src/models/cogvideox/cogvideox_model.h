@@ -32,7 +32,7 @@ typedef struct cogvideox_model {
     size_t mark;         /* of the arena, before denoising */
 } cogvideox_model;
 
-int zoe_cogvideox_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model);
+int zoe_cogvideox_open(zoe_backend *be, const zoe_folder *folder, const zoe_linear_policy *linear, void **model);
 void zoe_cogvideox_close(void *model);
 
 int zoe_cogvideox_bench(zoe_backend *be, const zoe_config *config, const zoe_bench_settings *settings,

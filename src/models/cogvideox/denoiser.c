@@ -38,10 +38,10 @@ struct zoe_cogvideox_denoiser {
  * in, L learned rows, K version 1.0
  */
 static const zoe_slot end_slots[] = {
-    {"patch_embed.proj.weight", offsetof(ends, patch.w), ZOE_SLOT_LINEAR, "D N P P", 'K'},
-    {"patch_embed.proj.weight", offsetof(ends, patch.w), ZOE_SLOT_LINEAR, "D I", 'J'},
+    {"patch_embed.proj.weight", offsetof(ends, patch.w), ZOE_SLOT_KEPT, "D N P P", 'K'},
+    {"patch_embed.proj.weight", offsetof(ends, patch.w), ZOE_SLOT_KEPT, "D I", 'J'},
     {"patch_embed.proj.bias", offsetof(ends, patch.b), ZOE_SLOT_VECTOR, "D", 0},
-    ZOE_LIN_SLOTS(ends, text, "patch_embed.text_proj", "D", "X", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, text, "patch_embed.text_proj", "D", "X", 0),
     {"patch_embed.pos_embedding", offsetof(ends, positions), ZOE_SLOT_VECTOR, "1 L D", 'L'},
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_1, "time_embedding.linear_1", "S", "D", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_2, "time_embedding.linear_2", "S", "S", 0),
@@ -49,15 +49,15 @@ static const zoe_slot end_slots[] = {
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, ofs_2, "ofs_embedding.linear_2", "O", "O", 'O'),
     {"norm_final.weight", offsetof(ends, norm_final_w), ZOE_SLOT_VECTOR, "D", 0},
     {"norm_final.bias", offsetof(ends, norm_final_b), ZOE_SLOT_VECTOR, "D", 0},
-    ZOE_LIN_SLOTS(ends, modulation, "norm_out.linear", "2D", "S", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, modulation, "norm_out.linear", "2D", "S", 0),
     {"norm_out.norm.weight", offsetof(ends, norm_out_w), ZOE_SLOT_VECTOR, "D", 0},
     {"norm_out.norm.bias", offsetof(ends, norm_out_b), ZOE_SLOT_VECTOR, "D", 0},
-    ZOE_LIN_SLOTS(ends, out, "proj_out", "C", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, out, "proj_out", "C", "D", 0),
     {0},
 };
 
 static const zoe_slot block_slots[] = {
-    ZOE_LIN_SLOTS(block, attention.modulation, "norm1.linear", "6D", "S", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, block, attention.modulation, "norm1.linear", "6D", "S", 0),
     {"norm1.norm.weight", offsetof(block, attention.norm_w), ZOE_SLOT_VECTOR, "D", 0},
     {"norm1.norm.bias", offsetof(block, attention.norm_b), ZOE_SLOT_VECTOR, "D", 0},
     {"attn1.norm_q.weight", offsetof(block, norm_q_w), ZOE_SLOT_VECTOR, "H", 0},
@@ -68,7 +68,7 @@ static const zoe_slot block_slots[] = {
     ZOE_LIN_SLOTS(block, k, "attn1.to_k", "D", "D", 0),
     ZOE_LIN_SLOTS(block, v, "attn1.to_v", "D", "D", 0),
     ZOE_LIN_SLOTS(block, o, "attn1.to_out.0", "D", "D", 0),
-    ZOE_LIN_SLOTS(block, mlp.modulation, "norm2.linear", "6D", "S", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, block, mlp.modulation, "norm2.linear", "6D", "S", 0),
     {"norm2.norm.weight", offsetof(block, mlp.norm_w), ZOE_SLOT_VECTOR, "D", 0},
     {"norm2.norm.bias", offsetof(block, mlp.norm_b), ZOE_SLOT_VECTOR, "D", 0},
     ZOE_LIN_SLOTS(block, up, "ff.net.0.proj", "4D", "D", 0),
@@ -107,7 +107,7 @@ static int bind(zoe_cogvideox_denoiser *d) {
 }
 
 int zoe_cogvideox_denoiser_create(zoe_backend *be, const zoe_cogvideox_config *config, const zoe_checkpoint *ckpt,
-                                  zoe_dtype dtype, zoe_cogvideox_denoiser **out) {
+                                  zoe_weight_form form, zoe_cogvideox_denoiser **out) {
     int status;
     zoe_cogvideox_denoiser *d;
     *out = NULL;
@@ -116,7 +116,7 @@ int zoe_cogvideox_denoiser_create(zoe_backend *be, const zoe_cogvideox_config *c
     d->config = *config;
     d->width = config->heads * config->head_dim;
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, d->blocks, config->layers));
-    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", NULL, dtype, &d->weights));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", NULL, form, &d->weights));
     ZOE_TRY_DONE(bind(d));
     *out = d;
     return ZOE_OK;

@@ -34,7 +34,7 @@ typedef struct zoe_cogvideox_denoiser zoe_cogvideox_denoiser;
 
 /* Binds and checks the weights. ckpt NULL: random weights. */
 int zoe_cogvideox_denoiser_create(zoe_backend *be, const zoe_cogvideox_config *config, const zoe_checkpoint *ckpt,
-                                  zoe_dtype dtype, zoe_cogvideox_denoiser **out);
+                                  zoe_weight_form form, zoe_cogvideox_denoiser **out);
 void zoe_cogvideox_denoiser_free(zoe_cogvideox_denoiser *d);
 zoe_weights *zoe_cogvideox_denoiser_weights(zoe_cogvideox_denoiser *d);
 const zoe_cogvideox_config *zoe_cogvideox_denoiser_config(const zoe_cogvideox_denoiser *d);

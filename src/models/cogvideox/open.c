@@ -4,12 +4,12 @@
 
 #include "models/cogvideox/cogvideox_model.h"
 
-static int open_denoiser(cogvideox_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+static int open_denoiser(cogvideox_model *m, const zoe_folder *folder, zoe_weight_form form) {
     zoe_config config = {0};
     zoe_cogvideox_config c;
     int status = zoe_part_open(folder, "transformer", &config, &m->denoiser_ckpt);
     if (status == ZOE_OK) status = zoe_cogvideox_config_read(&config, &c);
-    if (status == ZOE_OK) status = zoe_cogvideox_denoiser_create(m->be, &c, m->denoiser_ckpt, dtype, &m->denoiser);
+    if (status == ZOE_OK) status = zoe_cogvideox_denoiser_create(m->be, &c, m->denoiser_ckpt, form, &m->denoiser);
     zoe_config_free(&config);
     return status;
 }
@@ -68,27 +68,27 @@ static void set_defaults(cogvideox_model *m) {
              m->joins_image ? "I2V" : "T2V", (long long)c->layers, (long long)(c->heads * c->head_dim));
 }
 
-static int open_parts(cogvideox_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+static int open_parts(cogvideox_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
     const char *class = "";
     m->path = zoe_strdup(folder->ctx, folder->path);
     if (!m->path) return zoe_out_of_memory(folder->ctx, strlen(folder->path), "path");
     ZOE_TRY(zoe_config_text(&folder->index, "_class_name", &class));
     m->joins_image = strcmp(class, "CogVideoXImageToVideoPipeline") == 0;
     ZOE_TRY(read_schedule(m, folder));
-    ZOE_TRY(zoe_part_text(folder, m->be, NULL, dtype, &m->tokenizer, &m->text_ckpt, &m->text));
-    ZOE_TRY(open_denoiser(m, folder, dtype));
+    ZOE_TRY(zoe_part_text(folder, m->be, NULL, linear->text, &m->tokenizer, &m->text_ckpt, &m->text));
+    ZOE_TRY(open_denoiser(m, folder, linear->denoiser));
     ZOE_TRY(open_vae(m, folder));
     ZOE_TRY(check_parts(m));
     set_defaults(m);
     return ZOE_OK;
 }
 
-int zoe_cogvideox_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model) {
+int zoe_cogvideox_open(zoe_backend *be, const zoe_folder *folder, const zoe_linear_policy *linear, void **model) {
     cogvideox_model *m;
     *model = NULL;
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, m, 1));
     m->be = be;
-    int status = open_parts(m, folder, weight_dtype);
+    int status = open_parts(m, folder, linear);
     if (status < 0)
         zoe_cogvideox_close(m);
     else

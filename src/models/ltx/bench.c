@@ -53,13 +53,13 @@ static int run_denoiser(void *state) {
     return zoe_ltx_denoiser_forward(t->denoiser, &t->grid, &t->context, NULL, &tokens, 0, 500, &t->v);
 }
 
-static int prepare_denoiser(task_state *t, const zoe_config *config, const zoe_bench_settings *s, zoe_dtype dtype) {
+static int prepare_denoiser(task_state *t, const zoe_config *config, const zoe_bench_settings *s, zoe_weight_form form) {
     zoe_ltx_config c;
     ZOE_TRY(zoe_ltx_config_read(config, &c));
     ZOE_TRY(random_latents(t, s, c.in_channels));
     const zoe_tensor *l = &t->latents;
     zoe_ltx_place place = {.size = {l->shape[0], l->shape[1], l->shape[2]}, .fps = 25, .causal = true};
-    ZOE_TRY(zoe_ltx_denoiser_create(t->be, &c, NULL, dtype, &t->denoiser));
+    ZOE_TRY(zoe_ltx_denoiser_create(t->be, &c, NULL, form, &t->denoiser));
     ZOE_TRY(ZOE_NEW_ARRAY(t->be->ctx, t->host, PROMPT_TOKENS * c.text_dim));
     zoe_random_fill(t->host, ZOE_F32, PROMPT_TOKENS * c.text_dim, 2, 0, 0.3f);
     ZOE_TRY(zoe_ltx_grid_create(t->denoiser, &place, &t->grid));
@@ -91,11 +91,12 @@ static int prepare_vae(task_state *t, const zoe_config *config, const zoe_bench_
 
 static int prepare(task_state *t, const zoe_config *config, const zoe_bench_settings *s, zoe_bench_task *task) {
     const char *class = "";
-    zoe_dtype dtype = s->dtype && strcmp(s->dtype, "f32") == 0 ? ZOE_F32 : ZOE_BF16;
+    zoe_linear_policy linear;
     zoe_weights *weights;
+    ZOE_TRY(zoe_bench_policy(t->be->ctx, s, &linear));
     ZOE_TRY(zoe_config_text(config, "_class_name", &class));
     if (strcmp(class, "LTXVideoTransformer3DModel") == 0 && strcmp(s->what, "denoise") == 0) {
-        ZOE_TRY(prepare_denoiser(t, config, s, dtype));
+        ZOE_TRY(prepare_denoiser(t, config, s, linear.denoiser));
         task->run = run_denoiser;
         weights = zoe_ltx_denoiser_weights(t->denoiser);
     } else if (strcmp(class, "AutoencoderKLLTXVideo") == 0 && strcmp(s->what, "decode") == 0) {

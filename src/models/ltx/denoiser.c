@@ -38,13 +38,13 @@ struct zoe_ltx_denoiser {
 /* D width, I/O channels in and out, S sinusoid, T text */
 static const zoe_slot end_slots[] = {
     {"scale_shift_table", offsetof(ends, table), ZOE_SLOT_VECTOR, "2 D", 0},
-    ZOE_LIN_SLOTS(ends, in, "proj_in", "D", "I", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, in, "proj_in", "D", "I", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_1, "time_embed.emb.timestep_embedder.linear_1", "D", "S", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_2, "time_embed.emb.timestep_embedder.linear_2", "D", "D", 0),
-    ZOE_LIN_SLOTS(ends, time_proj, "time_embed.linear", "6D", "D", 0),
-    ZOE_LIN_SLOTS(ends, text_1, "caption_projection.linear_1", "D", "T", 0),
-    ZOE_LIN_SLOTS(ends, text_2, "caption_projection.linear_2", "D", "D", 0),
-    ZOE_LIN_SLOTS(ends, out, "proj_out", "O", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, time_proj, "time_embed.linear", "6D", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, text_1, "caption_projection.linear_1", "D", "T", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, text_2, "caption_projection.linear_2", "D", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, out, "proj_out", "O", "D", 0),
     {0},
 };
 
@@ -127,7 +127,7 @@ static int bind(zoe_ltx_denoiser *d) {
     return zoe_weights_check(d->weights);
 }
 
-int zoe_ltx_denoiser_create(zoe_backend *be, const zoe_ltx_config *config, const zoe_checkpoint *ckpt, zoe_dtype dtype,
+int zoe_ltx_denoiser_create(zoe_backend *be, const zoe_ltx_config *config, const zoe_checkpoint *ckpt, zoe_weight_form form,
                             zoe_ltx_denoiser **out) {
     int status;
     zoe_ltx_denoiser *d;
@@ -137,7 +137,7 @@ int zoe_ltx_denoiser_create(zoe_backend *be, const zoe_ltx_config *config, const
     d->config = *config;
     d->width = config->heads * config->head_dim;
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, d->blocks, config->layers));
-    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", zoe_ltx_denoiser_aliases, dtype, &d->weights));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", zoe_ltx_denoiser_aliases, form, &d->weights));
     ZOE_TRY_DONE(bind(d));
     *out = d;
     return ZOE_OK;

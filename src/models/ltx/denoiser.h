@@ -23,7 +23,7 @@ int zoe_ltx_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt,
 typedef struct zoe_ltx_denoiser zoe_ltx_denoiser;
 
 /* Binds and checks the weights. ckpt NULL: random weights. */
-int zoe_ltx_denoiser_create(zoe_backend *be, const zoe_ltx_config *config, const zoe_checkpoint *ckpt, zoe_dtype dtype,
+int zoe_ltx_denoiser_create(zoe_backend *be, const zoe_ltx_config *config, const zoe_checkpoint *ckpt, zoe_weight_form form,
                             zoe_ltx_denoiser **out);
 void zoe_ltx_denoiser_free(zoe_ltx_denoiser *d);
 zoe_weights *zoe_ltx_denoiser_weights(zoe_ltx_denoiser *d);

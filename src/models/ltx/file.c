@@ -208,7 +208,7 @@ static int check_text(const zoe_folder *folder) {
     return ZOE_OK;
 }
 
-static int make_networks(ltx_model *m, const zoe_config *metadata, zoe_dtype dtype) {
+static int make_networks(ltx_model *m, const zoe_config *metadata, zoe_weight_form form) {
     const zoe_config transformer = section(metadata, "transformer"), vae = section(metadata, "vae");
     zoe_ltx_config config;
     zoe_ltx_vae_config vae_config;
@@ -219,19 +219,19 @@ static int make_networks(ltx_model *m, const zoe_config *metadata, zoe_dtype dty
     ZOE_TRY(zoe_ltx_vae_config_from_checkpoint(m->be->ctx, m->vae_ckpt, &vae_config));
     m->conditions = m->causal = vae_config.shuffles;
     ZOE_TRY(zoe_config_bool(&transformer, "causal_temporal_positioning", &m->causal));
-    ZOE_TRY(zoe_ltx_denoiser_create(m->be, &config, m->denoiser_ckpt, dtype, &m->denoiser));
+    ZOE_TRY(zoe_ltx_denoiser_create(m->be, &config, m->denoiser_ckpt, form, &m->denoiser));
     return zoe_ltx_vae_create(m->be, &vae_config, m->vae_ckpt, &m->vae);
 }
 
-static int open_with(ltx_model *m, const zoe_folder *folder, const zoe_config *metadata, zoe_dtype dtype) {
+static int open_with(ltx_model *m, const zoe_folder *folder, const zoe_config *metadata, const zoe_linear_policy *linear) {
     const zoe_config scheduler = section(metadata, "scheduler");
     m->distilled = zoe_config_has(metadata, "allowed_inference_steps");
     ZOE_TRY(check_text(folder));
     ZOE_TRY(zoe_checkpoint_open(folder->ctx, folder->file, &m->denoiser_ckpt));
     ZOE_TRY(zoe_checkpoint_open(folder->ctx, folder->file, &m->vae_ckpt));
-    ZOE_TRY(make_networks(m, metadata, dtype));
+    ZOE_TRY(make_networks(m, metadata, linear->denoiser));
     ZOE_TRY(read_schedule(m, &scheduler));
-    return zoe_part_text(folder, m->be, NULL, dtype, &m->tokenizer, &m->text_ckpt, &m->text);
+    return zoe_part_text(folder, m->be, NULL, linear->text, &m->tokenizer, &m->text_ckpt, &m->text);
 }
 
 bool zoe_ltx_is_file(const zoe_folder *folder) {
@@ -239,10 +239,10 @@ bool zoe_ltx_is_file(const zoe_folder *folder) {
                              zoe_checkpoint_find(folder->whole, "vae.per_channel_statistics.std-of-means"));
 }
 
-int zoe_ltx_open_file(ltx_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+int zoe_ltx_open_file(ltx_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
     zoe_config metadata;
     ZOE_TRY(read_metadata(folder, &metadata));
-    int status = open_with(m, folder, &metadata, dtype);
+    int status = open_with(m, folder, &metadata, linear);
     zoe_config_free(&metadata);
     return status;
 }

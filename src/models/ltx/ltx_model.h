@@ -42,13 +42,13 @@ typedef struct ltx_model {
     size_t mark; /* of the arena, before denoising */
 } ltx_model;
 
-int zoe_ltx_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model);
+int zoe_ltx_open(zoe_backend *be, const zoe_folder *folder, const zoe_linear_policy *linear, void **model);
 void zoe_ltx_close(void *model);
 
 /* ---- a file of Lightricks' own (file.c) ---- */
 
 bool zoe_ltx_is_file(const zoe_folder *folder);
-int zoe_ltx_open_file(ltx_model *m, const zoe_folder *folder, zoe_dtype weight_dtype);
+int zoe_ltx_open_file(ltx_model *m, const zoe_folder *folder, const zoe_linear_policy *linear);
 
 int zoe_ltx_bench(zoe_backend *be, const zoe_config *config, const zoe_bench_settings *settings, zoe_bench_task *task);
 

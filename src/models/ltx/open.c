@@ -4,12 +4,12 @@
 
 #include "models/ltx/ltx_model.h"
 
-static int open_denoiser(ltx_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+static int open_denoiser(ltx_model *m, const zoe_folder *folder, zoe_weight_form form) {
     zoe_config config = {0};
     zoe_ltx_config c;
     int status = zoe_part_open(folder, "transformer", &config, &m->denoiser_ckpt);
     if (status == ZOE_OK) status = zoe_ltx_config_read(&config, &c);
-    if (status == ZOE_OK) status = zoe_ltx_denoiser_create(m->be, &c, m->denoiser_ckpt, dtype, &m->denoiser);
+    if (status == ZOE_OK) status = zoe_ltx_denoiser_create(m->be, &c, m->denoiser_ckpt, form, &m->denoiser);
     zoe_config_free(&config);
     return status;
 }
@@ -75,32 +75,32 @@ static void set_defaults(ltx_model *m) {
              m->distilled ? ", distilled" : "", (long long)c->layers, (long long)(c->heads * c->head_dim));
 }
 
-static int open_parts(ltx_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+static int open_parts(ltx_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
     const char *class = "";
     ZOE_TRY(zoe_config_text(&folder->index, "_class_name", &class));
     m->conditions = m->causal = strcmp(class, "LTXConditionPipeline") == 0;
     ZOE_TRY(read_schedule(m, folder));
-    ZOE_TRY(zoe_part_text(folder, m->be, NULL, dtype, &m->tokenizer, &m->text_ckpt, &m->text));
-    ZOE_TRY(open_denoiser(m, folder, dtype));
+    ZOE_TRY(zoe_part_text(folder, m->be, NULL, linear->text, &m->tokenizer, &m->text_ckpt, &m->text));
+    ZOE_TRY(open_denoiser(m, folder, linear->denoiser));
     return open_vae(m, folder);
 }
 
-static int open_all(ltx_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+static int open_all(ltx_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
     const char *path = folder->file ? folder->file : folder->path;
     m->path = zoe_strdup(folder->ctx, path);
     if (!m->path) return zoe_out_of_memory(folder->ctx, strlen(path), "path");
-    ZOE_TRY(folder->file ? zoe_ltx_open_file(m, folder, dtype) : open_parts(m, folder, dtype));
+    ZOE_TRY(folder->file ? zoe_ltx_open_file(m, folder, linear) : open_parts(m, folder, linear));
     ZOE_TRY(check_parts(m));
     set_defaults(m);
     return ZOE_OK;
 }
 
-int zoe_ltx_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model) {
+int zoe_ltx_open(zoe_backend *be, const zoe_folder *folder, const zoe_linear_policy *linear, void **model) {
     ltx_model *m;
     *model = NULL;
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, m, 1));
     m->be = be;
-    int status = open_all(m, folder, weight_dtype);
+    int status = open_all(m, folder, linear);
     if (status < 0)
         zoe_ltx_close(m);
     else

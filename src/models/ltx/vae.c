@@ -270,7 +270,7 @@ int zoe_ltx_vae_create(zoe_backend *be, const zoe_ltx_vae_config *config, const 
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, vae, 1));
     vae->be = be;
     vae->config = *config;
-    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "VAE", zoe_ltx_vae_aliases(config), ZOE_DTYPE_COUNT, &vae->weights));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "VAE", zoe_ltx_vae_aliases(config), ZOE_FORM_NATIVE, &vae->weights));
     ZOE_TRY_DONE(zoe_weights_unit(vae->weights));
     ZOE_TRY_DONE(bind_encoder(vae));
     ZOE_TRY_DONE(zoe_weights_unit(vae->weights));

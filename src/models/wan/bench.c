@@ -51,7 +51,7 @@ static int run_denoiser(void *state) {
     return zoe_wan_denoiser_forward(t->denoiser, &t->grid, &t->context, 1, parts, 1, (const double[]){500}, 0, &t->v);
 }
 
-static int prepare_denoiser(task_state *t, const zoe_config *config, const zoe_bench_settings *s, zoe_dtype dtype) {
+static int prepare_denoiser(task_state *t, const zoe_config *config, const zoe_bench_settings *s, zoe_weight_form form) {
     zoe_wan_config c;
     ZOE_TRY(zoe_wan_config_read(config, &c));
     int64_t space = c.out_channels == 48 ? 16 : 8;
@@ -61,7 +61,7 @@ static int prepare_denoiser(task_state *t, const zoe_config *config, const zoe_b
     if (shape[2] % c.patch[1] || shape[3] % c.patch[2] || s->height % space || s->width % space || !shape[2] || !shape[3])
         return zoe_fail(t->be->ctx, ZOE_ERR_ARGUMENT, "size %dx%d: expected multiples of %lld", s->width, s->height,
                         (long long)(space * c.patch[2]));
-    ZOE_TRY(zoe_wan_denoiser_create(t->be, &c, NULL, dtype, &t->denoiser));
+    ZOE_TRY(zoe_wan_denoiser_create(t->be, &c, NULL, form, &t->denoiser));
     ZOE_TRY(ZOE_NEW_ARRAY(t->be->ctx, t->host, PROMPT_TOKENS * c.text_dim + image_rows * c.image_dim));
     zoe_random_fill(t->host, ZOE_F32, PROMPT_TOKENS * c.text_dim + image_rows * c.image_dim, 2, 0, 0.3f);
     ZOE_TRY(zoe_wan_grid_create(t->denoiser, shape[1], shape[2], shape[3], &t->grid));
@@ -103,10 +103,10 @@ static int run_text(void *state) {
     return zoe_t5_encode(t->text, t->ids, TEXT_TOKENS, t->host);
 }
 
-static int prepare_text(task_state *t, const zoe_config *config, zoe_dtype dtype) {
+static int prepare_text(task_state *t, const zoe_config *config, zoe_weight_form form) {
     zoe_t5_config c;
     ZOE_TRY(zoe_t5_config_read(config, &c));
-    ZOE_TRY(zoe_t5_create(t->be, &c, NULL, NULL, dtype, &t->text));
+    ZOE_TRY(zoe_t5_create(t->be, &c, NULL, NULL, form, &t->text));
     ZOE_TRY(ZOE_NEW_ARRAY(t->be->ctx, t->host, TEXT_TOKENS * c.width));
     ZOE_TRY(ZOE_NEW_ARRAY(t->be->ctx, t->ids, TEXT_TOKENS));
     for (int i = 0; i < TEXT_TOKENS; i++) t->ids[i] = (int32_t)(i * 7919 % c.vocabulary);
@@ -117,12 +117,13 @@ static int prepare_text(task_state *t, const zoe_config *config, zoe_dtype dtype
 
 static int prepare(task_state *t, const zoe_config *config, const zoe_bench_settings *s, zoe_bench_task *task) {
     const char *class = "", *type = "";
-    zoe_dtype dtype = s->dtype && strcmp(s->dtype, "f32") == 0 ? ZOE_F32 : ZOE_BF16;
+    zoe_linear_policy linear;
     zoe_weights *weights;
+    ZOE_TRY(zoe_bench_policy(t->be->ctx, s, &linear));
     ZOE_TRY(zoe_config_text(config, "_class_name", &class));
     ZOE_TRY(zoe_config_text(config, "model_type", &type));
     if (strcmp(class, "WanTransformer3DModel") == 0 && strcmp(s->what, "denoise") == 0) {
-        ZOE_TRY(prepare_denoiser(t, config, s, dtype));
+        ZOE_TRY(prepare_denoiser(t, config, s, linear.denoiser));
         task->run = run_denoiser;
         weights = zoe_wan_denoiser_weights(t->denoiser);
     } else if (strcmp(class, "AutoencoderKLWan") == 0 && strcmp(s->what, "decode") == 0) {
@@ -130,7 +131,7 @@ static int prepare(task_state *t, const zoe_config *config, const zoe_bench_sett
         task->run = run_vae;
         weights = zoe_wan_vae_weights(t->vae);
     } else if (strcmp(type, "umt5") == 0 && strcmp(s->what, "text") == 0) {
-        ZOE_TRY(prepare_text(t, config, dtype));
+        ZOE_TRY(prepare_text(t, config, linear.text));
         task->run = run_text;
         weights = zoe_t5_weights(t->text);
     } else {

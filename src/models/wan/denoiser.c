@@ -43,21 +43,21 @@ struct zoe_wan_denoiser {
  * P positions of image features
  */
 static const zoe_slot end_slots[] = {
-    ZOE_LIN_SLOTS(ends, patch, "patch_embedding", "D", "I 1 H W", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, patch, "patch_embedding", "D", "I 1 H W", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_1, "condition_embedder.time_embedder.linear_1", "D", "S", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_2, "condition_embedder.time_embedder.linear_2", "D", "D", 0),
-    ZOE_LIN_SLOTS(ends, time_proj, "condition_embedder.time_proj", "6D", "D", 0),
-    ZOE_LIN_SLOTS(ends, text_1, "condition_embedder.text_embedder.linear_1", "D", "T", 0),
-    ZOE_LIN_SLOTS(ends, text_2, "condition_embedder.text_embedder.linear_2", "D", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, time_proj, "condition_embedder.time_proj", "6D", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, text_1, "condition_embedder.text_embedder.linear_1", "D", "T", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, text_2, "condition_embedder.text_embedder.linear_2", "D", "D", 0),
     {"condition_embedder.image_embedder.norm1.weight", offsetof(ends, image_norm_1w), ZOE_SLOT_VECTOR, "E", 'E'},
     {"condition_embedder.image_embedder.norm1.bias", offsetof(ends, image_norm_1b), ZOE_SLOT_VECTOR, "E", 'E'},
-    ZOE_LIN_SLOTS(ends, image_1, "condition_embedder.image_embedder.ff.net.0.proj", "E", "E", 'E'),
-    ZOE_LIN_SLOTS(ends, image_2, "condition_embedder.image_embedder.ff.net.2", "D", "E", 'E'),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, image_1, "condition_embedder.image_embedder.ff.net.0.proj", "E", "E", 'E'),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, image_2, "condition_embedder.image_embedder.ff.net.2", "D", "E", 'E'),
     {"condition_embedder.image_embedder.norm2.weight", offsetof(ends, image_norm_2w), ZOE_SLOT_VECTOR, "D", 'E'},
     {"condition_embedder.image_embedder.norm2.bias", offsetof(ends, image_norm_2b), ZOE_SLOT_VECTOR, "D", 'E'},
     {"condition_embedder.image_embedder.pos_embed", offsetof(ends, image_positions), ZOE_SLOT_VECTOR, "1 P E", 'P'},
     {"scale_shift_table", offsetof(ends, table), ZOE_SLOT_VECTOR, "1 2 D", 0},
-    ZOE_LIN_SLOTS(ends, out, "proj_out", "HWO", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, out, "proj_out", "HWO", "D", 0),
     {0},
 };
 
@@ -102,7 +102,7 @@ static int bind(zoe_wan_denoiser *d) {
     return zoe_weights_check(d->weights);
 }
 
-int zoe_wan_denoiser_create(zoe_backend *be, const zoe_wan_config *config, const zoe_checkpoint *ckpt, zoe_dtype dtype,
+int zoe_wan_denoiser_create(zoe_backend *be, const zoe_wan_config *config, const zoe_checkpoint *ckpt, zoe_weight_form form,
                             zoe_wan_denoiser **out) {
     int status;
     zoe_wan_denoiser *d;
@@ -112,7 +112,7 @@ int zoe_wan_denoiser_create(zoe_backend *be, const zoe_wan_config *config, const
     d->config = *config;
     d->width = config->heads * config->head_dim;
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, d->blocks, config->layers));
-    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", zoe_wan_denoiser_aliases, dtype, &d->weights));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", zoe_wan_denoiser_aliases, form, &d->weights));
     ZOE_TRY_DONE(bind(d));
     *out = d;
     return ZOE_OK;

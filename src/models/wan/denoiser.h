@@ -28,7 +28,7 @@ void zoe_wan_config_complete(zoe_wan_config *config, const zoe_checkpoint *ckpt)
 typedef struct zoe_wan_denoiser zoe_wan_denoiser;
 
 /* Binds and checks the weights; names of Wan-AI's own files are understood too. ckpt NULL: random weights. */
-int zoe_wan_denoiser_create(zoe_backend *be, const zoe_wan_config *config, const zoe_checkpoint *ckpt, zoe_dtype dtype,
+int zoe_wan_denoiser_create(zoe_backend *be, const zoe_wan_config *config, const zoe_checkpoint *ckpt, zoe_weight_form form,
                             zoe_wan_denoiser **out);
 void zoe_wan_denoiser_free(zoe_wan_denoiser *d);
 zoe_weights *zoe_wan_denoiser_weights(zoe_wan_denoiser *d);

@@ -35,10 +35,10 @@ static int open_file(const zoe_folder *folder, const char *name, zoe_checkpoint 
 /* ---- parts; config.root NULL: the tensors tell the sizes ---- */
 
 /* Wan-AI's own layout has no configuration of the text encoder. */
-static int make_text(wan_model *m, zoe_dtype dtype) {
+static int make_text(wan_model *m, zoe_weight_form form) {
     zoe_t5_config t5;
     ZOE_TRY(zoe_t5_config_from_checkpoint(m->be->ctx, m->text_ckpt, zoe_wan_text_aliases, &t5));
-    return zoe_t5_create(m->be, &t5, m->text_ckpt, zoe_wan_text_aliases, dtype, &m->text);
+    return zoe_t5_create(m->be, &t5, m->text_ckpt, zoe_wan_text_aliases, form, &m->text);
 }
 
 static int make_vae(wan_model *m, const zoe_config *config) {
@@ -72,25 +72,25 @@ static int clip_config_from_checkpoint(wan_model *m, zoe_clip_config *out) {
     }
 }
 
-static int make_clip(wan_model *m, const zoe_config *config, zoe_dtype dtype) {
+static int make_clip(wan_model *m, const zoe_config *config) {
     zoe_clip_config clip;
     ZOE_TRY(config->root ? zoe_clip_config_read(config, &clip) : clip_config_from_checkpoint(m, &clip));
-    return zoe_clip_create(m->be, &clip, m->clip_ckpt, zoe_wan_clip_aliases, dtype, &m->clip);
+    return zoe_clip_create(m->be, &clip, m->clip_ckpt, zoe_wan_clip_aliases, ZOE_FORM_NATIVE, &m->clip);
 }
 
-static int make_denoiser(wan_model *m, const zoe_config *config, int expert, zoe_dtype dtype) {
+static int make_denoiser(wan_model *m, const zoe_config *config, int expert, zoe_weight_form form) {
     zoe_wan_config wan;
     ZOE_TRY(zoe_wan_config_read(config, &wan));
     zoe_wan_config_complete(&wan, m->denoiser_ckpts[expert]);
-    return zoe_wan_denoiser_create(m->be, &wan, m->denoiser_ckpts[expert], dtype, &m->denoisers[expert]);
+    return zoe_wan_denoiser_create(m->be, &wan, m->denoiser_ckpts[expert], form, &m->denoisers[expert]);
 }
 
 /* ---- diffusers ---- */
 
-static int open_denoiser(wan_model *m, const zoe_folder *folder, int expert, zoe_dtype dtype) {
+static int open_denoiser(wan_model *m, const zoe_folder *folder, int expert, zoe_weight_form form) {
     zoe_config config = {0};
     int status = zoe_part_open(folder, expert ? "transformer_2" : "transformer", &config, &m->denoiser_ckpts[expert]);
-    if (status == ZOE_OK) status = make_denoiser(m, &config, expert, dtype);
+    if (status == ZOE_OK) status = make_denoiser(m, &config, expert, form);
     zoe_config_free(&config);
     return status;
 }
@@ -118,10 +118,10 @@ static int check_processor(const zoe_config *config) {
                     (long long)resample);
 }
 
-static int open_clip(wan_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+static int open_clip(wan_model *m, const zoe_folder *folder) {
     zoe_config config = {0}, processor = {0};
     int status = zoe_part_open(folder, "image_encoder", &config, &m->clip_ckpt);
-    if (status == ZOE_OK) status = make_clip(m, &config, dtype);
+    if (status == ZOE_OK) status = make_clip(m, &config);
     if (status == ZOE_OK) status = zoe_part_config(folder, "image_processor/preprocessor_config.json", &processor);
     if (status == ZOE_OK) status = check_processor(&processor);
     if (status == ZOE_OK && zoe_config_has(&processor, "image_mean"))
@@ -146,55 +146,56 @@ static bool has_part(const zoe_folder *folder, const char *name) {
     return json_is_string(json_array_get(json_object_get(folder->index.root, name), 1));
 }
 
-static int open_diffusers(wan_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+static int open_diffusers(wan_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
     ZOE_TRY(zoe_config_bool(&folder->index, "expand_timesteps", &m->expand_timesteps));
     ZOE_TRY(read_schedule(m, folder));
-    ZOE_TRY(zoe_part_text(folder, m->be, zoe_wan_text_aliases, dtype, &m->tokenizer, &m->text_ckpt, &m->text));
-    ZOE_TRY(open_denoiser(m, folder, 0, dtype));
-    if (has_part(folder, "transformer_2")) ZOE_TRY(open_denoiser(m, folder, 1, dtype));
+    ZOE_TRY(zoe_part_text(folder, m->be, zoe_wan_text_aliases, linear->text, &m->tokenizer, &m->text_ckpt, &m->text));
+    ZOE_TRY(open_denoiser(m, folder, 0, linear->denoiser));
+    if (has_part(folder, "transformer_2")) ZOE_TRY(open_denoiser(m, folder, 1, linear->denoiser));
     if (m->denoisers[1]) ZOE_TRY(zoe_config_real_in(&folder->index, "boundary_ratio", 0, 1, &m->boundary));
-    if (zoe_wan_denoiser_config(m->denoisers[0])->image_dim) ZOE_TRY(open_clip(m, folder, dtype));
+    if (zoe_wan_denoiser_config(m->denoisers[0])->image_dim) ZOE_TRY(open_clip(m, folder));
     return open_vae(m, folder);
 }
 
 /* ---- Wan-AI ---- */
 
-static int open_original_denoiser(wan_model *m, const zoe_folder *folder, const char *name, int expert, zoe_dtype dtype) {
+static int open_original_denoiser(wan_model *m, const zoe_folder *folder, const char *name, int expert,
+                                  zoe_weight_form form) {
     zoe_context *ctx = folder->ctx;
     zoe_config config = {0};
     char *file = zoe_format(ctx, "%s/config.json", name);
     int status = file ? zoe_part_config(folder, file, &config) : zoe_out_of_memory(ctx, 64, "path");
     zoe_free(ctx, file);
     if (status == ZOE_OK) status = open_file(folder, name, &m->denoiser_ckpts[expert]);
-    if (status == ZOE_OK) status = make_denoiser(m, &config, expert, dtype);
+    if (status == ZOE_OK) status = make_denoiser(m, &config, expert, form);
     zoe_config_free(&config);
     return status;
 }
 
-static int open_original(wan_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+static int open_original(wan_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
     const zoe_config none = {.ctx = folder->ctx};
     bool experts = exists(folder, "high_noise_model") || exists(folder, "low_noise_model");
     m->schedule = (zoe_schedule_config){.train_steps = 1000, .order = 2, .lower_order_final = true};
     m->expand_timesteps = exists(folder, VAE_22);
     ZOE_TRY(zoe_part_tokenizer(folder, "google/umt5-xxl", &m->tokenizer));
     ZOE_TRY(open_file(folder, TEXT_FILE, &m->text_ckpt));
-    ZOE_TRY(make_text(m, dtype));
-    ZOE_TRY(open_original_denoiser(m, folder, experts ? "high_noise_model" : ".", 0, dtype));
-    if (experts) ZOE_TRY(open_original_denoiser(m, folder, "low_noise_model", 1, dtype));
+    ZOE_TRY(make_text(m, linear->text));
+    ZOE_TRY(open_original_denoiser(m, folder, experts ? "high_noise_model" : ".", 0, linear->denoiser));
+    if (experts) ZOE_TRY(open_original_denoiser(m, folder, "low_noise_model", 1, linear->denoiser));
     if (zoe_wan_denoiser_config(m->denoisers[0])->image_dim) {
         ZOE_TRY(open_file(folder, CLIP_FILE, &m->clip_ckpt));
-        ZOE_TRY(make_clip(m, &none, dtype));
+        ZOE_TRY(make_clip(m, &none));
     }
     ZOE_TRY(open_file(folder, m->expand_timesteps ? VAE_22 : VAE_21, &m->vae_ckpt));
     return make_vae(m, &none);
 }
 
-int zoe_wan_open_parts(wan_model *m, const zoe_folder *folder, zoe_dtype weight_dtype) {
-    if (zoe_wan_is_original(folder)) return open_original(m, folder, weight_dtype);
+int zoe_wan_open_parts(wan_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
+    if (zoe_wan_is_original(folder)) return open_original(m, folder, linear);
     if (exists(folder, "high_noise_model") || exists(folder, TEXT_FILE))
         zoe_log(folder->ctx, ZOE_LOG_WARNING,
                 "%s mixes the diffusers layout (model_index.json) with files of Wan-AI's own layout; "
                 "the latter are not used",
                 folder->path);
-    return open_diffusers(m, folder, weight_dtype);
+    return open_diffusers(m, folder, linear);
 }

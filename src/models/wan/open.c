@@ -98,16 +98,16 @@ static int set_defaults(wan_model *m, const zoe_folder *folder) {
     return json_is_object(own) ? read_own_defaults(m, folder, own) : ZOE_OK;
 }
 
-static int open_all(wan_model *m, const zoe_folder *folder, zoe_dtype dtype) {
+static int open_all(wan_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
     m->path = zoe_strdup(folder->ctx, folder->path);
     if (!m->path) return zoe_out_of_memory(folder->ctx, strlen(folder->path), "path");
-    ZOE_TRY(zoe_wan_open_parts(m, folder, dtype));
+    ZOE_TRY(zoe_wan_open_parts(m, folder, linear));
     ZOE_TRY(find_kind(m));
     ZOE_TRY(check_parts(m));
     return set_defaults(m, folder);
 }
 
-int zoe_wan_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model) {
+int zoe_wan_open(zoe_backend *be, const zoe_folder *folder, const zoe_linear_policy *linear, void **model) {
     wan_model *m;
     *model = NULL;
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, m, 1));
@@ -115,7 +115,7 @@ int zoe_wan_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dty
                      .clip_mean = {0.48145466, 0.4578275, 0.40821073},
                      .clip_std = {0.26862954, 0.26130258, 0.27577711},
                      .expert = -1};
-    int status = open_all(m, folder, weight_dtype);
+    int status = open_all(m, folder, linear);
     if (status < 0)
         zoe_wan_close(m);
     else

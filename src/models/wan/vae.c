@@ -206,7 +206,7 @@ int zoe_wan_vae_create(zoe_backend *be, zoe_wan_vae_config *config, const zoe_ch
     vae->config = *config;
     config->mean = config->std = NULL;
     ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "VAE", vae->config.residual ? zoe_wan_vae_22_aliases : zoe_wan_vae_21_aliases,
-                                    ZOE_DTYPE_COUNT, &vae->weights));
+                                    ZOE_FORM_NATIVE, &vae->weights));
     ZOE_TRY_DONE(zoe_weights_unit(vae->weights));
     ZOE_TRY_DONE(bind_encoder(vae));
     ZOE_TRY_DONE(zoe_weights_unit(vae->weights));

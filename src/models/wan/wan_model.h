@@ -64,11 +64,11 @@ typedef struct wan_model {
 
 /* ---- opening ---- */
 
-int zoe_wan_open(zoe_backend *be, const zoe_folder *folder, zoe_dtype weight_dtype, void **model);
+int zoe_wan_open(zoe_backend *be, const zoe_folder *folder, const zoe_linear_policy *linear, void **model);
 void zoe_wan_close(void *model);
 
 /* Opens the parts in whichever layout the folder has. */
-int zoe_wan_open_parts(wan_model *m, const zoe_folder *folder, zoe_dtype weight_dtype);
+int zoe_wan_open_parts(wan_model *m, const zoe_folder *folder, const zoe_linear_policy *linear);
 /* True for Wan-AI's own layout. */
 bool zoe_wan_is_original(const zoe_folder *folder);
 

@@ -1,0 +1,23 @@
+/* The forms that matrices take while loading: their memory, and how floats turn into them. */
+#ifndef ZOE_WEIGHTS_QUANTISE_H
+#define ZOE_WEIGHTS_QUANTISE_H
+
+#include "backend/quantised.h"
+#include "weights/weights.h"
+
+/*
+ * The form is a quantised one and fits a matrix [out, in]: rows of whole groups, and (devices multiply in units of 16)
+ * multiples of 16 along both axes.
+ */
+bool zoe_quantisable(zoe_weight_form form, int64_t out, int64_t in);
+
+/* Bytes of a dense tensor or, with its scales, of a quantised matrix. */
+int64_t zoe_form_bytes(const zoe_tensor *form);
+
+/* Gives the tensor memory of the backend, until zoe_backend_free(form->data). */
+int zoe_form_alloc(zoe_backend *be, zoe_tensor *form);
+
+/* Fills a quantised matrix from floats of any type on the host, which may be unaligned. */
+int zoe_quantise_floats(zoe_backend *be, zoe_tensor *form, const void *from, zoe_dtype dtype);
+
+#endif
