@@ -94,7 +94,7 @@ static float global_scale(zoe_cpu *cpu, const zoe_tensor *x) {
     int64_t n = x->shape[1];
     uint32_t most = 0; /* the bits of magnitudes are in the order of the numbers */
     float value;
-#pragma omp parallel for num_threads(zoe_cpu_team(cpu, (double)x->shape[0] *(double)n)) reduction(max : most)
+#pragma omp parallel for num_threads(zoe_cpu_team(cpu, (double)x->shape[0] * (double)n)) reduction(max : most)
     for (int64_t row = 0; row < x->shape[0]; row++) {
         const char *from = (const char *)x->data + (size_t)(row * n) * zoe_dtype_size(x->dtype);
         float here = largest(&cpu->kernels, from, x->dtype, n, zoe_cpu_scratch(cpu));
