@@ -55,7 +55,7 @@ static int encode_picture(ltx_model *m, zoe_run *run, const zoe_picture *picture
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, pixels, values));
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, *latents, plane(m) * run->latent_shape[1]));
     for (int64_t i = 0; i < values; i++) pixels[i] = (float)resized.rgb[i] / 255.0f * 2.0f - 1.0f;
-    ZOE_TRY_DONE(zoe_ltx_vae_encode(m->vae, pixels, r->height, r->width, &run->generator, *latents));
+    ZOE_TRY_DONE(zoe_ltx_vae_encode(m->vae, pixels, 1, r->height, r->width, &run->generator, *latents));
 done:
     zoe_picture_free(ctx, &resized);
     zoe_free(ctx, pixels);

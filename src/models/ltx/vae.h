@@ -68,10 +68,10 @@ int zoe_ltx_vae_decode(zoe_ltx_vae *vae, const zoe_tensor *latents, zoe_generato
                        void *user);
 
 /*
- * One picture [height, width, 3] float32 in -1..1 on the host: a sample of its posterior, normalised, latents
- * [height / 32, width / 32, channels] on the host.
+ * A clip of 8n + 1 frames [frames, height, width, 3] float32 in -1..1 on the host: a sample of its posterior, normalised,
+ * latents [n + 1, height / 32, width / 32, channels] on the host.
  */
-int zoe_ltx_vae_encode(zoe_ltx_vae *vae, const float *picture, int64_t height, int64_t width, zoe_generator *generator,
-                       float *latents);
+int zoe_ltx_vae_encode(zoe_ltx_vae *vae, const float *clip, int64_t frames, int64_t height, int64_t width,
+                       zoe_generator *generator, float *latents);
 
 #endif

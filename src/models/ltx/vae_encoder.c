@@ -1,4 +1,4 @@
-/* A picture to latents: a clip of one frame, whose past is the frame itself. */
+/* Clips to latents, all frames at once; the past of a clip is its first frame, and a picture is a clip of one. */
 #include <math.h>
 
 #include "models/ltx/vae_blocks.h"
@@ -107,33 +107,36 @@ static int run_level(const zoe_ltx_vae *vae, int index, const zoe_tensor *x, zoe
     }
     if (c->shuffles) return level->resample.w.rank ? shuffle(be, level, c->stride[index], &from, y) : ZOE_OK;
     if (level->resample.w.rank) {
-        /* One frame and the two in front of it make one. */
-        ZOE_TRY(ZOE_NEW(be, y, be->dtype, 1, from.shape[1] / 2, from.shape[2] / 2, from.shape[3]));
+        /* The first frame makes one, and each two after it; with two in front of it, it is the last of three. */
+        int64_t frames = (from.shape[0] - 1) / 2 + 1;
+        ZOE_TRY(ZOE_NEW(be, y, be->dtype, frames, from.shape[1] / 2, from.shape[2] / 2, from.shape[3]));
         ZOE_TRY(convolve(be, &level->resample, 2, &from, NULL, y));
         from = *y;
     }
     return level->change.conv_1.w.rank ? run_resnet(vae, &level->change, &from, y) : ZOE_OK;
 }
 
-/* packed [1, height, width, 3 patch^2] from pixels; a packed channel counts colour, then column, then row */
-static int pack_pixels(const zoe_ltx_vae *vae, const float *picture, int64_t height, int64_t width, zoe_tensor *packed) {
+/* packed [frames, height, width, 3 patch^2] from pixels; a packed channel counts colour, then column, then row */
+static int pack_pixels(const zoe_ltx_vae *vae, const float *clip, int64_t frames, int64_t height, int64_t width,
+                       zoe_tensor *packed) {
     int64_t p = vae->config.patch;
     zoe_tensor pixels;
-    ZOE_TRY(zoe_nn_from_host(vae->be, &pixels, ZOE_F32, 3, (const int64_t[]){height, width, 3}, picture));
-    ZOE_TRY(ZOE_NEW(vae->be, packed, vae->be->dtype, 1, height / p, width / p, 3 * p * p));
-    zoe_tensor from = ZOE_VIEW(&pixels, height / p, p, width / p, p, 3),
-               to = ZOE_VIEW(packed, height / p, width / p, 3, p, p);
-    from = zoe_view_permute(&from, (const int[]){0, 2, 4, 3, 1});
+    ZOE_TRY(zoe_nn_from_host(vae->be, &pixels, ZOE_F32, 4, (const int64_t[]){frames, height, width, 3}, clip));
+    ZOE_TRY(ZOE_NEW(vae->be, packed, vae->be->dtype, frames, height / p, width / p, 3 * p * p));
+    zoe_tensor from = ZOE_VIEW(&pixels, frames, height / p, p, width / p, p, 3),
+               to = ZOE_VIEW(packed, frames, height / p, width / p, 3, p, p);
+    from = zoe_view_permute(&from, (const int[]){0, 1, 3, 5, 4, 2});
     return zoe_op_copy(vae->be, &to, &from);
 }
 
-/* moments [height, width, channels + 1] on the host: means, and the logarithm of the variance that all channels share */
-static int encode(const zoe_ltx_vae *vae, const float *picture, int64_t height, int64_t width, float *moments) {
+/* moments [frames, height, width, channels + 1] on the host: means, and the logarithm of the variance of all channels */
+static int encode(const zoe_ltx_vae *vae, const float *clip, int64_t frames, int64_t height, int64_t width,
+                  float *moments) {
     zoe_backend *be = vae->be;
     const ltx_coder *coder = &vae->encoder;
     zoe_tensor packed, x, y, out, precise;
-    ZOE_TRY(pack_pixels(vae, picture, height, width, &packed));
-    ZOE_TRY(ZOE_NEW(be, &x, be->dtype, 1, packed.shape[1], packed.shape[2], vae->config.widths[0]));
+    ZOE_TRY(pack_pixels(vae, clip, frames, height, width, &packed));
+    ZOE_TRY(ZOE_NEW(be, &x, be->dtype, frames, packed.shape[1], packed.shape[2], vae->config.widths[0]));
     ZOE_TRY(convolve(be, &coder->conv_in, 1, &packed, NULL, &x));
     for (int i = 0; i < vae->config.levels; i++) {
         ZOE_TRY(zoe_check_cancelled(be->ctx));
@@ -145,7 +148,7 @@ static int encode(const zoe_ltx_vae *vae, const float *picture, int64_t height, 
         x = y;
     }
     ZOE_TRY(norm_silu(be, &x, &x));
-    ZOE_TRY(ZOE_NEW(be, &out, be->dtype, 1, x.shape[1], x.shape[2], vae->config.channels + 1));
+    ZOE_TRY(ZOE_NEW(be, &out, be->dtype, x.shape[0], x.shape[1], x.shape[2], vae->config.channels + 1));
     ZOE_TRY(convolve(be, &coder->conv_out, 1, &x, NULL, &out));
     ZOE_TRY(zoe_new_tensor(be, &precise, ZOE_F32, 4, out.shape));
     ZOE_TRY(zoe_op_copy(be, &precise, &out));
@@ -164,11 +167,12 @@ static void sample(const float *moments, const float *noise, const float *statis
     }
 }
 
-int zoe_ltx_vae_encode(zoe_ltx_vae *vae, const float *picture, int64_t height, int64_t width, zoe_generator *generator,
-                       float *latents) {
+int zoe_ltx_vae_encode(zoe_ltx_vae *vae, const float *clip, int64_t frames, int64_t height, int64_t width,
+                       zoe_generator *generator, float *latents) {
     zoe_backend *be = vae->be;
     int64_t factor = zoe_ltx_vae_space_factor(&vae->config), channels = vae->config.channels;
-    int64_t pixels = height / factor * (width / factor);
+    int64_t time = zoe_ltx_vae_time_factor(&vae->config);
+    int64_t pixels = ((frames - 1) / time + 1) * (height / factor) * (width / factor);
     size_t mark = zoe_arena_mark(be);
     float *moments = NULL, *noise = NULL, *statistics = NULL;
     int status;
@@ -178,7 +182,7 @@ int zoe_ltx_vae_encode(zoe_ltx_vae *vae, const float *picture, int64_t height, i
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, statistics, 2 * channels));
     ZOE_TRY_DONE(zoe_download(be, statistics, &vae->mean));
     ZOE_TRY_DONE(zoe_download(be, statistics + channels, &vae->std));
-    ZOE_TRY_DONE(encode(vae, picture, height, width, moments));
+    ZOE_TRY_DONE(encode(vae, clip, frames, height, width, moments));
     zoe_generator_normal(generator, noise, pixels * channels);
     sample(moments, noise, statistics, pixels, channels, latents);
 done:
