@@ -66,6 +66,7 @@ def main():
     parser.add_argument("--denoiser-seconds", type=float, default=840)
     parser.add_argument("--start", type=Path, help="go on from this model folder: its VAE and tokenizer stay, the rest learns on")
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the denoiser's learning rates")
+    parser.add_argument("--composing", type=float, default=0.0, help="extra share of the denoiser's samples at the highest noise levels")
     parser.add_argument("--until", type=float, help="interrupt the denoiser's training after this many seconds")
     parser.add_argument("--clips", type=int, default=65536)
     parser.add_argument("--seed", type=int, default=2024, help="of the data set's scenes")
@@ -103,7 +104,7 @@ def main():
     latents = prepare.make_latents(run, settings, data) if wants("latents", "latents.pt") else None
     if wants("denoiser", "denoiser_done"):
         train_denoiser.train(run, settings, options.denoiser_seconds, latents, options.batch, 2e-3 * options.rate, 1e-3 * options.rate,
-                             compiled=DEVICE == "cuda", until=options.until, start=start)
+                             compiled=DEVICE == "cuda", until=options.until, start=start, composing=options.composing)
         if options.until is None:
             run.path("denoiser_done").touch()
     if options.only in (None, "export"):

@@ -9,6 +9,7 @@ from model.text import TextEncoder, Tokenizer
 from optim import Average, Muon, Optimizers
 
 DROPPED, WITH_FIRST = 0.12, 0.35  # shares of samples: empty prompt, first frame given
+COMPOSED = 0.9                    # noise level under which it can be seen what is where
 
 
 class Generator(torch.nn.Module):
@@ -30,14 +31,17 @@ def draw_sigma(count, shift):
     return shift * u / (1 + (shift - 1) * u)
 
 
-def loss_of(generator, latents, ids, shift):
-    """Mean squared error of the velocity (noise - latents); a first frame that is given takes no part."""
+def loss_of(generator, latents, ids, shift, composing):
+    """Mean squared error of the velocity (noise - latents); a first frame that is given takes no part. A share `composing` of the
+    batch trains the noise levels from COMPOSED up alone, without a first frame: what is where is settled there."""
     count, frames = latents.shape[0], latents.shape[2]
     empty = (torch.arange(ids.shape[1], device=DEVICE) == 0).long()
     ids = torch.where(torch.rand(count, 1, device=DEVICE) < DROPPED, empty, ids)
     free = torch.ones(count, frames, device=DEVICE)
-    free[:, 0] = (torch.rand(count, device=DEVICE) >= WITH_FIRST).float()
-    sigma = draw_sigma(count, shift)[:, None] * free
+    compose = torch.rand(count, device=DEVICE) < composing
+    free[:, 0] = ((torch.rand(count, device=DEVICE) >= WITH_FIRST) | compose).float()
+    sigma = torch.where(compose, COMPOSED + (1 - COMPOSED) * torch.rand(count, device=DEVICE), draw_sigma(count, shift))
+    sigma = sigma[:, None] * free
     noise = torch.randn_like(latents)
     s = sigma[:, None, :, None, None]
     with autocast():
@@ -55,9 +59,10 @@ def make_optimizers(generator, muon_rate, rate):
 
 
 def train(run, settings, budget, latents=None, batch=256, muon_rate=2e-3, rate=1e-3, compiled=True, hold=0.55, until=None,
-          start=None):
+          start=None, composing=0.0):
     """`latents`: the data set, else read from latents.pt. `until`: stop, with a checkpoint, after this many seconds of the budget.
-    `start`: (text encoder, denoiser) to go on from, instead of new ones."""
+    `start`: (text encoder, denoiser) to go on from, instead of new ones.
+    `composing`: see loss_of()."""
     torch.manual_seed(2)
     settings.text.vocab_size = len(Tokenizer(run.path("spiece.model")))
     generator = Generator(settings).to(DEVICE)
@@ -91,7 +96,7 @@ def train(run, settings, budget, latents=None, batch=256, muon_rate=2e-3, rate=1
     while clock.progress < 1 and not (until and clock.spent > until):
         rows = torch.randint(0, len(latents), (batch,), device=DEVICE)
         ids = captions[rows, torch.randint(0, captions.shape[1], (batch,), device=DEVICE)].long()
-        loss = loss_of(generator, latents[rows].float(), ids, settings.flow_shift)
+        loss = loss_of(generator, latents[rows].float(), ids, settings.flow_shift, composing)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
         factor = learning_rate(clock.progress, step, 300, hold)

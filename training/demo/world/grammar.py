@@ -81,6 +81,7 @@ MOTION_WORDS = {
               ([("does not move", "do not move", "not moving")], [""])],
 }
 _SLOW = ["slowly", "steadily", "smoothly", "gently"]
+_SIDES = [("on the left", "on the right"), ("on the left", "on the right"), ("on the left side", "on the right side")]
 _OPENINGS = ["a video of ", "a clip of ", "a short video of ", "a scene with ", "an animation of "]
 _AMONG = ["on {floor}", "over {floor}", "on {floor} in front of {wall}", "on {floor} against {wall}", "in front of {wall}",
           "against {wall}", "before {wall}", "on {floor} with {wall} behind", "on {floor} and {wall} behind"]
@@ -140,6 +141,9 @@ def _sentence(floor, backdrop, solids, rng):
     else:
         (k0, c0, m0, r0), (k1, c1, m1, r1) = solids
         n0, n1 = _noun(k0, c0, rng), _noun(k1, c1, rng)
+        if rng.random() < 0.55:
+            sides = rng.choice(_SIDES)
+            n0, n1 = n0 + " " + sides[0], n1 + " " + sides[1]
         if m0 == m1 and rng.random() < 0.75:
             both = _article(n0, rng) + " and " + _article(n1, rng)
             rolls = r0 and r1
@@ -179,7 +183,8 @@ def held_out(sentence):
 
 def describe(scenes, index, rng, evaluation=False):
     """One sentence for scene `index`, from the training or the evaluation half; rng is a random.Random. Of two solids the left
-    one is named first: were the order free, a sampler would have to settle at once, out of nothing, which is where."""
+    one is named first, and often the sides too: were they free, a sampler would have to settle at once, out of nothing, which is
+    where."""
     count = int(scenes["solids"][index])
     solids = [(KINDS[scenes["kind"][index, k]], COLOURS[scenes["colour"][index, k]], MOTIONS[scenes["motion"][index, k]],
                bool(scenes["rolls"][index, k])) for k in np.argsort(scenes["lane"][index, :count])]
@@ -204,6 +209,6 @@ def vocabulary():
         for verbs, tails in groups:
             for text in [form for verb in verbs for form in verb] + tails:
                 found.update(words_of(text))
-    for text in [form for verb in _ROLL for form in verb] + _SLOW + _OPENINGS + _AMONG:
+    for text in [form for verb in _ROLL for form in verb] + _SLOW + _OPENINGS + _AMONG + [side for pair in _SIDES for side in pair]:
         found.update(words_of(text.replace("{floor}", "").replace("{wall}", "")))
     return sorted(found)
