@@ -358,6 +358,18 @@ typedef struct conv_case {
     bool bias, residual;
 } conv_case;
 
+/* Frames from the last to the first: those of a history may lie anywhere. */
+static void turn_round(operand *history) {
+    int64_t frames = history->t.shape[0], size = zoe_tensor_count(&history->t) / frames;
+    double *values = doubles(frames * size);
+    for (int64_t i = 0; i < frames; i++)
+        memcpy(values + i * size, history->values + (frames - 1 - i) * size, (size_t)size * sizeof *values);
+    memcpy(history->values, values, (size_t)(frames * size) * sizeof *values);
+    free(values);
+    history->on.data = (char *)history->on.data + (size_t)((frames - 1) * size) * zoe_dtype_size(history->on.dtype);
+    history->on.stride[0] = -size;
+}
+
 static void check_conv(checker *c, const conv_case *t) {
     zoe_dtype dtype = c->be->dtype;
     zoe_conv p = t->p;
@@ -376,6 +388,7 @@ static void check_conv(checker *c, const conv_case *t) {
     operand *w =
         INPUT(c, check_weight(c, t->weight), DENSE, FILL_SMALL, t->out, p.kernel[0], p.kernel[1], p.kernel[2], t->in);
     operand *history = t->history ? INPUT(c, dtype, DENSE, FILL_SMALL, t->history, t->height, t->width, t->in) : NULL;
+    if (t->history) turn_round(history);
     operand *bias = t->bias ? INPUT(c, ZOE_F32, DENSE, FILL_SMALL, t->out) : NULL;
     operand *residual = t->residual ? check_input(c, dtype, DENSE, FILL_SMALL, 4, out) : NULL;
     operand *y = check_output(c, dtype, DENSE, 4, out);

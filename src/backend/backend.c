@@ -55,6 +55,31 @@ void zoe_backend_free(zoe_backend *be, void *data) {
     if (data) be->ops->free(be, data);
 }
 
+/* In front of the memory, and as large as it is aligned. */
+typedef union host_header {
+    size_t bytes;
+    max_align_t align;
+} host_header;
+
+int zoe_host_alloc(zoe_backend *be, size_t bytes, void **out) {
+    size_t total = sizeof(host_header) + (be->ops->computes ? bytes : 0);
+    host_header *header = zoe_alloc(be->ctx, total);
+    *out = NULL;
+    if (!header) return zoe_out_of_memory(be->ctx, total, "memory on the host");
+    header->bytes = bytes;
+    be->host_bytes += (int64_t)bytes;
+    if (be->host_bytes > be->host_peak) be->host_peak = be->host_bytes;
+    *out = header + 1;
+    return ZOE_OK;
+}
+
+void zoe_host_free(zoe_backend *be, void *memory) {
+    if (!memory) return;
+    host_header *header = (host_header *)memory - 1;
+    be->host_bytes -= (int64_t)header->bytes;
+    zoe_free(be->ctx, header);
+}
+
 int zoe_upload(zoe_backend *be, const zoe_tensor *to, const void *host) {
     return be->ops->upload(be, to->data, host, (size_t)zoe_tensor_bytes(to));
 }
@@ -191,15 +216,20 @@ int zoe_op_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const 
     return be->ops->attention(be, y, q, k, v, p);
 }
 
+/* Frames of x's kind, each dense, that may lie anywhere. */
+static bool frames_like(const zoe_tensor *frames, const zoe_tensor *x) {
+    if (frames->rank != 4) return false;
+    zoe_tensor one = zoe_view_slice(frames, 0, 0, 1), like = zoe_view_slice(x, 0, 0, 1);
+    return zoe_tensor_dense(&one) && zoe_tensor_same_shape(&one, &like);
+}
+
 int zoe_op_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p) {
     CHECK(x->rank == 4 && y->rank == 4 && w->rank == 5, "conv", x, w);
     CHECK(zoe_tensor_dense(x) && zoe_tensor_dense(y) && zoe_tensor_dense(w), "conv", x, y);
     CHECK(w->shape[0] == y->shape[3] && w->shape[4] == x->shape[3], "conv", w, y);
     for (int i = 0; i < 3; i++) CHECK(w->shape[1 + i] == p->kernel[i], "conv", w, y);
     const zoe_tensor *history = p->history;
-    CHECK(!history || (history->rank == 4 && zoe_tensor_dense(history) && history->shape[1] == x->shape[1] &&
-                       history->shape[2] == x->shape[2] && history->shape[3] == x->shape[3]),
-          "conv", x, history);
+    CHECK(!history || frames_like(history, x), "conv", x, history);
     for (int i = 0; i < 3; i++) {
         int64_t size = i == 0 ? x->shape[0] + (history ? history->shape[0] : 0) : x->shape[i] * p->upsample;
         int64_t expected = (size + p->pad[i][0] + p->pad[i][1] - p->kernel[i]) / p->stride[i] + 1;

@@ -78,9 +78,9 @@ typedef struct zoe_attention {
 typedef struct zoe_conv {
     int kernel[3], stride[3], pad[3][2]; /* time, height, width; pad: before, after */
     int upsample;                        /* 1 or 2 */
-    const zoe_tensor *history;           /* [n, height, width, in] or NULL */
+    const zoe_tensor *history;           /* [n, height, width, in] of dense frames that may lie anywhere, or NULL */
     const zoe_tensor *bias;              /* [out] f32 or NULL */
-    const zoe_tensor *residual;          /* as y, or NULL: added to the result */
+    const zoe_tensor *residual;          /* as y, or y itself, or NULL: added to the result */
 } zoe_conv;
 
 /*
@@ -160,6 +160,7 @@ struct zoe_backend {
     int64_t weight_loads;              /* bytes loaded in all, again and again where they stream */
     int64_t weight_least;              /* smallest weight_budget under which what was used so far runs */
     int64_t device_bytes, device_peak; /* memory held on a device now, and at most so far */
+    int64_t host_bytes, host_peak;     /* memory of zoe_host_alloc() now, and at most so far */
     zoe_arena arena;
     zoe_work work;
 };
@@ -204,6 +205,11 @@ void zoe_arena_trim(zoe_backend *be);
 /* A dense tensor that lives until zoe_backend_free(t.data). */
 int zoe_backend_alloc(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int rank, const int64_t *shape);
 void zoe_backend_free(zoe_backend *be, void *data);
+
+/* Large memory on the host, for what waits there to be used again: counted, and made up where nothing is computed. */
+int zoe_host_alloc(zoe_backend *be, size_t bytes, void **out);
+void zoe_host_free(zoe_backend *be, void *memory);
+
 int zoe_upload(zoe_backend *be, const zoe_tensor *to, const void *host); /* dense, the tensor's bytes */
 int zoe_download(zoe_backend *be, void *host, const zoe_tensor *from);   /* dense, the tensor's bytes */
 /* The same in two halves: `from` may change and `host` is filled once zoe_download_end() returned. One at a time. */

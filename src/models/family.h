@@ -8,6 +8,7 @@
 #include "formats/checkpoint.h"
 #include "formats/json.h"
 #include "formats/tokenizer.h"
+#include "nn/canvas.h"
 #include "nn/t5.h"
 #include "sample/sampler.h"
 
@@ -47,6 +48,7 @@ typedef struct zoe_run {
     int64_t latent_shape[ZOE_MAX_RANK]; /* without a batch axis; set by the family's prepare() */
     zoe_schedule_config schedule;       /* set by prepare() */
     zoe_generator generator;            /* seeded; all draws of a request come from it, in the reference's order */
+    zoe_tiling tiling;                  /* of the VAE's frames */
     /* Receives decoded frames [height, width, 3] float32 in -1..1, in order. */
     int (*frame)(struct zoe_run *run, const float *frame);
 } zoe_run;

@@ -37,7 +37,7 @@ static const float *frame_at(const conv *t, int64_t frame) {
     int64_t size = t->x->shape[1] * t->x->shape[2] * t->in, before = t->history ? t->history->shape[0] : 0;
     frame -= t->p->pad[0][0];
     if (frame < 0 || frame >= before + t->x->shape[0]) return NULL;
-    if (frame < before) return (const float *)t->history->data + frame * size;
+    if (frame < before) return (const float *)t->history->data + frame * t->history->stride[0];
     return (const float *)t->x->data + (frame - before) * size;
 }
 

@@ -13,7 +13,7 @@ template <typename T> __device__ __forceinline__ const T *input_frame(const zoe_
     int64_t plane = (int64_t)p.height * p.width * p.in;
     int at = frame * p.stride[0] + tap - p.pad[0];
     if (at < 0 || at >= p.before + p.frames) return NULL;
-    return at < p.before ? (const T *)p.history + at * plane : (const T *)p.x + (at - p.before) * plane;
+    return at < p.before ? (const T *)p.history + at * p.history_stride : (const T *)p.x + (at - p.before) * plane;
 }
 
 /*

@@ -114,7 +114,8 @@ typedef struct zoe_cuda_convolution {
     const void *x, *w, *history, *residual;
     void *y;
     const float *bias;
-    int type, w_type; /* of everything but bias and w; of w */
+    int64_t history_stride; /* elements from frame to frame */
+    int type, w_type;       /* of everything but bias and w; of w */
     int before, frames, height, width, in;
     int out_frames, out_height, out_width, out;
     int kernel[3], stride[3], pad[3]; /* pad: in front */

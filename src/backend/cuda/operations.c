@@ -253,6 +253,7 @@ int zoe_cuda_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe
                               .residual = p->residual ? p->residual->data : NULL,
                               .y = y->data,
                               .bias = data_or_null(p->bias),
+                              .history_stride = p->history ? p->history->stride[0] : 0,
                               .type = y->dtype,
                               .w_type = w->dtype,
                               .before = p->history ? (int)p->history->shape[0] : 0,

@@ -123,9 +123,9 @@ static int bind_resample(zoe_weights *weights, wan_level *level, int64_t time_ou
     char name[256];
     if (!level->resample) return ZOE_OK;
     snprintf(name, sizeof name, "%sresample.1.", prefix);
-    ZOE_TRY(zoe_wan_bind_conv(weights, &level->space, level->out, level->resampled, in_frame, name));
+    ZOE_TRY(zoe_carrier_bind(weights, &level->space, level->out, level->resampled, in_frame, name));
     snprintf(name, sizeof name, "%stime_conv.", prefix);
-    return level->temporal ? zoe_wan_bind_conv(weights, &level->time, level->out, time_out, in_time, name) : ZOE_OK;
+    return level->temporal ? zoe_carrier_bind(weights, &level->time, level->out, time_out, in_time, name) : ZOE_OK;
 }
 
 static int bind_decoder(zoe_wan_vae *vae) {
@@ -133,8 +133,8 @@ static int bind_decoder(zoe_wan_vae *vae) {
     wan_coder *coder = &vae->decoder;
     char name[256];
     int64_t channels = c->decoder_base * c->multiples[ZOE_WAN_VAE_LEVELS - 1];
-    ZOE_TRY(zoe_wan_bind_conv(vae->weights, &vae->post_quant, c->channels, c->channels, point, "post_quant_conv."));
-    ZOE_TRY(zoe_wan_bind_conv(vae->weights, &coder->conv_in, c->channels, channels, cube, "decoder.conv_in."));
+    ZOE_TRY(zoe_carrier_bind(vae->weights, &vae->post_quant, c->channels, c->channels, point, "post_quant_conv."));
+    ZOE_TRY(zoe_carrier_bind(vae->weights, &coder->conv_in, c->channels, channels, cube, "decoder.conv_in."));
     ZOE_TRY(zoe_wan_bind_mid(vae->weights, coder, channels, "decoder."));
     for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
         int from_top = ZOE_WAN_VAE_LEVELS - 1 - i;
@@ -156,7 +156,7 @@ static int bind_decoder(zoe_wan_vae *vae) {
     }
     const zoe_slot norm[] = {{"norm_out.gamma", offsetof(wan_coder, norm_out), ZOE_SLOT_VECTOR, "C 1 1 1", 0}, {0}};
     ZOE_TRY(zoe_weights_bind(vae->weights, norm, (zoe_dims){['C' - 'A'] = channels}, coder, "decoder."));
-    return zoe_wan_bind_conv(vae->weights, &coder->conv_out, channels, 3 * c->patch * c->patch, cube, "decoder.conv_out.");
+    return zoe_carrier_bind(vae->weights, &coder->conv_out, channels, 3 * c->patch * c->patch, cube, "decoder.conv_out.");
 }
 
 /* 2.1 numbers the encoder's resnets and resamplers through all levels, 2.2 within each. */
@@ -166,7 +166,7 @@ static int bind_encoder(zoe_wan_vae *vae) {
     char name[256];
     int64_t channels = c->base;
     int flat = 0;
-    ZOE_TRY(zoe_wan_bind_conv(vae->weights, &coder->conv_in, 3 * c->patch * c->patch, channels, cube, "encoder.conv_in."));
+    ZOE_TRY(zoe_carrier_bind(vae->weights, &coder->conv_in, 3 * c->patch * c->patch, channels, cube, "encoder.conv_in."));
     for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
         wan_level *level = &coder->levels[i];
         *level = (wan_level){.in = channels, .out = c->base * c->multiples[i], .resnet_count = (int)c->resnets};
@@ -190,8 +190,8 @@ static int bind_encoder(zoe_wan_vae *vae) {
     ZOE_TRY(zoe_wan_bind_mid(vae->weights, coder, channels, "encoder."));
     const zoe_slot norm[] = {{"norm_out.gamma", offsetof(wan_coder, norm_out), ZOE_SLOT_VECTOR, "C 1 1 1", 0}, {0}};
     ZOE_TRY(zoe_weights_bind(vae->weights, norm, (zoe_dims){['C' - 'A'] = channels}, coder, "encoder."));
-    ZOE_TRY(zoe_wan_bind_conv(vae->weights, &coder->conv_out, channels, 2 * c->channels, cube, "encoder.conv_out."));
-    return zoe_wan_bind_conv(vae->weights, &vae->quant, 2 * c->channels, 2 * c->channels, point, "quant_conv.");
+    ZOE_TRY(zoe_carrier_bind(vae->weights, &coder->conv_out, channels, 2 * c->channels, cube, "encoder.conv_out."));
+    return zoe_carrier_bind(vae->weights, &vae->quant, 2 * c->channels, 2 * c->channels, point, "quant_conv.");
 }
 
 int zoe_wan_vae_create(zoe_backend *be, zoe_wan_vae_config *config, const zoe_checkpoint *ckpt, zoe_wan_vae **out) {

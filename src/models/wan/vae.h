@@ -10,6 +10,7 @@
 #define ZOE_MODELS_WAN_VAE_H
 
 #include "formats/json.h"
+#include "nn/canvas.h"
 #include "nn/nn.h"
 
 #define ZOE_WAN_VAE_LEVELS 4
@@ -41,12 +42,9 @@ void zoe_wan_vae_free(zoe_wan_vae *vae);
 const zoe_wan_vae_config *zoe_wan_vae_configuration(const zoe_wan_vae *vae);
 zoe_weights *zoe_wan_vae_weights(zoe_wan_vae *vae);
 
-/* Receives one decoded frame [height, width, 3] float32 in -1..1 on the host; a negative status ends the decoding with it.
- */
-typedef int (*zoe_wan_frame_sink)(void *user, const float *frame);
-
-/* latents [channels, frames, height, width] float32, normalised as the denoiser has them. */
-int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, zoe_wan_frame_sink sink, void *user);
+/* latents [channels, frames, height, width] float32, normalised as the denoiser has them. Frames are in -1..1. */
+int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, const zoe_tiling *tiling, zoe_frame_sink sink,
+                       void *user);
 
 /* Fills frame number `index` [height, width, 3] float32 in -1..1 on the host. */
 typedef int (*zoe_wan_frame_source)(void *user, int64_t index, float *frame);

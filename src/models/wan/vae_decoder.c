@@ -1,61 +1,102 @@
-/* Latents to frames. */
+/*
+ * Latents to frames, frame by frame. The trunk works at the latents' size, where attention sees whole frames; the tail
+ * enlarges what it made. In bands the trunk runs first, over the whole clip, and the tail once for each band.
+ */
 #include <math.h>
 
 #include "models/wan/vae_blocks.h"
 
+#define REFERENCE_SIZE   256 /* pixels of a tile */
+#define REFERENCE_STRIDE 192
+
+/* Frames on the host, in the type of activations. */
+typedef struct kept {
+    bool needed;
+    char *frames;
+    size_t bytes; /* of each */
+} kept;
+
 /* One decoding in progress. */
 typedef struct decoding {
     zoe_wan_vae *vae;
-    bool first;   /* the frame in flight stems from latent frame 0 */
-    float *frame; /* [height, width, 3] on the host */
-    int64_t values;
-    bool pending; /* a frame is on its way into it */
-    zoe_wan_frame_sink sink;
+    zoe_tensor mean, std; /* of the latents */
+    bool first;           /* the frame in flight stems from latent frame 0 */
+    float *frame;         /* [rows, width, 3] of the part in work, on the host */
+    bool pending;         /* a part is on its way into it */
+    zoe_frame_sink sink;
     void *user;
+
+    int64_t values; /* of a whole frame */
+    int64_t done;   /* frames of this part that were passed on */
+
+    /* where frames are decoded in parts */
+    zoe_canvas canvas;        /* values NULL: they are not */
+    kept kept[2];             /* bands: what goes into level 0, and what its resnets make */
+    zoe_band band;            /* edges of the part; a tile's are the picture's */
+    int64_t row, rows, skip;  /* pixels that the part is for, and rows made above them */
+    bool tiled;               /* in the reference's tiles: */
+    int64_t tile[2], size[2]; /* which one, in pixels */
+    bool last;                /* no other part comes after this one */
 } decoding;
 
-static int begin(zoe_wan_vae *vae, int64_t height, int64_t width) {
-    zoe_backend *be = vae->be;
-    wan_coder *coder = &vae->decoder;
-    ZOE_TRY(zoe_wan_begin_conv(be, &coder->conv_in, height, width));
-    ZOE_TRY(zoe_wan_begin_resnets(be, coder->mid, 2, height, width));
-    for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
-        wan_level *level = &coder->levels[i];
-        ZOE_TRY(zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, height, width));
-        if (level->temporal) ZOE_TRY(zoe_wan_begin_conv(be, &level->time, height, width));
-        if (level->resample) height *= 2, width *= 2;
+/* ---- frames to the host ---- */
+
+/* A whole frame to its receiver. */
+static int deliver(decoding *d, float *frame) {
+    zoe_backend *be = d->vae->be;
+    if (!be->ops->computes) return d->sink(d->user, d->frame);
+    for (int64_t i = 0; i < d->values; i++) {
+        if (!isfinite(frame[i])) return zoe_fail(be->ctx, ZOE_ERR_NUMERIC, "the VAE decoded a pixel that is not a number");
+        frame[i] = fminf(fmaxf(frame[i], -1), 1);
     }
-    return zoe_wan_begin_conv(be, &coder->conv_out, height, width);
+    return d->sink(d->user, frame);
 }
 
-/* Waits for the frame that is on its way to the host and passes it on. */
-static int pass_frame(decoding *d) {
-    zoe_backend *be = d->vae->be;
+/* Waits for the part of a frame that is on its way to the host and passes it on. */
+static int pass_part(decoding *d) {
+    const zoe_canvas *c = &d->canvas;
     if (!d->pending) return ZOE_OK;
     d->pending = false;
-    ZOE_TRY(zoe_download_end(be));
-    for (int64_t i = 0; i < d->values; i++) {
-        if (!isfinite(d->frame[i]))
-            return zoe_fail(be->ctx, ZOE_ERR_NUMERIC, "the VAE decoded a pixel that is not a number");
-        d->frame[i] = fminf(fmaxf(d->frame[i], -1), 1);
-    }
-    return d->sink(d->user, d->frame);
+    ZOE_TRY(zoe_download_end(d->vae->be));
+    int64_t index = d->done++;
+    if (!c->values) return deliver(d, d->frame);
+    if (d->tiled)
+        zoe_canvas_put_tile(&d->canvas, index, d->tile, d->size, d->frame);
+    else
+        zoe_canvas_put_rows(&d->canvas, index, d->row, d->rows, d->frame);
+    return d->last ? deliver(d, zoe_canvas_frame(c, index)) : ZOE_OK;
 }
 
-/* Pixels out of their packing and on their way to the host; the frame before goes on while these are computed. */
+/* Pixels out of their packing and on their way to the host; what came before is passed on while these are computed. */
 static int emit(decoding *d, const zoe_tensor *x) {
     zoe_backend *be = d->vae->be;
-    int64_t patch = d->vae->config.patch, height = x->shape[1], width = x->shape[2];
-    zoe_tensor pixels;
+    int64_t patch = d->vae->config.patch, height = d->rows / patch, width = x->shape[2];
+    zoe_tensor pixels, wanted = zoe_view_slice(x, 1, d->skip / patch, height);
     ZOE_TRY(ZOE_NEW(be, &pixels, ZOE_F32, height, patch, width, patch, 3));
     /* A packed channel counts colour, then column, then row. */
-    zoe_tensor packed = ZOE_VIEW(x, height, width, 3, patch, patch);
+    zoe_tensor packed = ZOE_VIEW(&wanted, height, width, 3, patch, patch);
     zoe_tensor from = zoe_view_permute(&packed, (const int[]){0, 4, 1, 3, 2});
     ZOE_TRY(zoe_op_copy(be, &pixels, &from));
-    ZOE_TRY(pass_frame(d));
+    ZOE_TRY(pass_part(d));
     d->pending = true;
-    d->values = zoe_tensor_count(&pixels);
     return zoe_download_begin(be, d->frame, &pixels);
+}
+
+/* ---- the tail: from what level 0's resnets make to pixels ---- */
+
+static int begin_tail(decoding *d, int64_t height, int64_t width) {
+    zoe_backend *be = d->vae->be;
+    wan_coder *coder = &d->vae->decoder;
+    for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
+        wan_level *level = &coder->levels[i];
+        if (i > 0)
+            ZOE_TRY(
+                zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, &level->rooms, &d->band, &height, width));
+        if (level->temporal) ZOE_TRY(zoe_carrier_begin_zero(be, &level->time, height, width, 0));
+        if (level->resample) height = zoe_band_rows(&d->band, 2 * height, 1), width *= 2;
+    }
+    int64_t room = coder->levels[ZOE_WAN_VAE_LEVELS - 1].rooms.values;
+    return zoe_carrier_begin_zero(be, &coder->conv_out, height, width, room);
 }
 
 /*
@@ -103,97 +144,264 @@ static int enlarge(decoding *d, int index, const zoe_tensor *x, const zoe_tensor
     zoe_backend *be = d->vae->be;
     wan_level *level = &d->vae->decoder.levels[index];
     size_t mark = zoe_arena_mark(be);
-    zoe_tensor y;
-    zoe_conv p = {.kernel = {1, 3, 3},
-                  .stride = {1, 1, 1},
-                  .pad = {{0, 0}, {1, 1}, {1, 1}},
-                  .upsample = 2,
-                  .bias = &level->space.b};
+    zoe_tensor y, made, edge;
     ZOE_TRY(ZOE_NEW(be, &y, be->dtype, 1, 2 * x->shape[1], 2 * x->shape[2], level->resampled));
-    ZOE_TRY(zoe_op_conv(be, &y, x, &level->space.w, &p));
-    if (d->vae->config.residual) ZOE_TRY(add_duplicated(be, top, frames, at, &y));
-    ZOE_TRY(run_level(d, index + 1, &y));
+    made = zoe_band_cut(&d->band, &y, 1);
+    ZOE_TRY(zoe_carrier_enlarge(be, &level->space, &d->band, &made, x));
+    if (d->vae->config.residual) {
+        for (int i = 0; i < 2; i++) { /* rows that are added to although nothing made them */
+            if (!d->band.inner[i]) continue;
+            edge = zoe_view_slice(&y, 1, i * (y.shape[1] - 1), 1);
+            ZOE_TRY(zoe_op_zero(be, &edge));
+        }
+        ZOE_TRY(add_duplicated(be, top, frames, at, &y));
+    }
+    ZOE_TRY(run_level(d, index + 1, &made));
     zoe_arena_release(be, mark);
     return ZOE_OK;
 }
 
-/* One frame [1, height, width, channels] through this level and all below it. */
+/* What a level's resnets made of `top` [1, height, width, channels], through its resampling and all below. */
+static int resample(decoding *d, int index, const zoe_tensor *x, const zoe_tensor *top) {
+    zoe_backend *be = d->vae->be;
+    wan_level *level = &d->vae->decoder.levels[index];
+    size_t mark = zoe_arena_mark(be);
+    zoe_tensor one;
+    if (!level->temporal || d->first) return enlarge(d, index, x, top, 1 + level->temporal, level->temporal);
+    ZOE_TRY(ZOE_NEW(be, &one, be->dtype, 1, x->shape[1], x->shape[2], level->out));
+    for (int64_t i = 0; i < 2; i++) { /* the channels of one frame, then those of the next */
+        zoe_carrier half = level->time;
+        half.w = zoe_view_slice(&level->time.w, 0, i * level->out, level->out);
+        half.b = zoe_view_slice(&level->time.b, 0, i * level->out, level->out);
+        ZOE_TRY(zoe_carrier_run(be, &half, NULL, &one, x, NULL));
+        ZOE_TRY(enlarge(d, index, &one, top, 2, i));
+    }
+    zoe_arena_release(be, mark);
+    return zoe_carrier_copy(be, &level->time, x);
+}
+
+/* One frame [1, height, width, channels] through this level and all below it; x is used up. */
 static int run_level(decoding *d, int index, const zoe_tensor *x) {
     zoe_backend *be = d->vae->be;
     wan_coder *coder = &d->vae->decoder;
     size_t mark = zoe_arena_mark(be);
-    zoe_tensor y, both, one;
+    zoe_tensor y;
     ZOE_TRY(zoe_check_cancelled(be->ctx));
     if (index == ZOE_WAN_VAE_LEVELS) {
-        ZOE_TRY(ZOE_NEW(be, &y, be->dtype, 1, x->shape[1], x->shape[2], coder->conv_out.w.shape[0]));
-        ZOE_TRY(zoe_wan_head(be, coder, x, &y));
+        int64_t rows = zoe_band_rows(&d->band, x->shape[1], 1);
+        ZOE_TRY(ZOE_NEW(be, &y, be->dtype, 1, rows, x->shape[2], coder->conv_out.w.shape[0]));
+        ZOE_TRY(zoe_wan_head(be, coder, &coder->levels[index - 1].rooms, &d->band, x, &y));
         ZOE_TRY(emit(d, &y));
-        zoe_arena_release(be, mark);
-        return ZOE_OK;
-    }
-    wan_level *level = &coder->levels[index];
-    ZOE_TRY(zoe_wan_resnets(be, level->resnets, level->resnet_count, x, &y));
-    int64_t frames = level->temporal ? 2 : 1, height = y.shape[1], width = y.shape[2];
-    if (!level->resample) {
-        ZOE_TRY(run_level(d, index + 1, &y));
-    } else if (frames == 1 || d->first) {
-        ZOE_TRY(enlarge(d, index, &y, x, frames, frames - 1));
     } else {
-        ZOE_TRY(ZOE_NEW(be, &both, be->dtype, 1, height, width, 2 * level->out));
-        ZOE_TRY(ZOE_NEW(be, &one, be->dtype, 1, height, width, level->out));
-        ZOE_TRY(zoe_wan_conv(be, &level->time, &both, &y, NULL));
-        for (int64_t i = 0; i < 2; i++) {
-            zoe_tensor half = zoe_view_slice(&both, 3, i * level->out, level->out);
-            ZOE_TRY(zoe_op_copy(be, &one, &half));
-            ZOE_TRY(enlarge(d, index, &one, x, frames, i));
-        }
+        wan_level *level = &coder->levels[index];
+        bool keep = d->vae->config.residual && level->resample;
+        ZOE_TRY(zoe_wan_resnets(be, level->resnets, level->resnet_count, &level->rooms, &d->band, keep, x, &y));
+        zoe_tensor top = zoe_band_cut(&d->band, x, 2 * level->resnet_count);
+        ZOE_TRY(level->resample ? resample(d, index, &y, &top) : run_level(d, index + 1, &y));
     }
     zoe_arena_release(be, mark);
     return ZOE_OK;
 }
 
-/* Latent frame number `index`, denormalised and channels-last, through the decoder. */
-static int run_frame(decoding *d, const zoe_tensor *latents, int64_t index, const zoe_tensor *mean, const zoe_tensor *std) {
+/* ---- the trunk ---- */
+
+static int begin_trunk(decoding *d, int64_t height, int64_t width) {
+    zoe_backend *be = d->vae->be;
+    wan_coder *coder = &d->vae->decoder;
+    wan_level *level = &coder->levels[0];
+    ZOE_TRY(zoe_carrier_begin_zero(be, &coder->conv_in, height, width, 0));
+    ZOE_TRY(zoe_wan_begin_mid(be, coder, height, width));
+    return zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, &level->rooms, NULL, &height, width);
+}
+
+/* Latent frame `index`, denormalised: *x what goes into level 0, *y what its resnets make, fresh on the arena. */
+static int run_trunk(decoding *d, const zoe_tensor *latents, int64_t index, zoe_tensor *x, zoe_tensor *y) {
     zoe_wan_vae *vae = d->vae;
     zoe_backend *be = vae->be;
+    wan_level *level = &vae->decoder.levels[0];
     int64_t channels = latents->shape[0], height = latents->shape[2], width = latents->shape[3];
-    size_t mark = zoe_arena_mark(be);
-    zoe_tensor z, quantised, x, y;
+    zoe_tensor z, quantised;
     zoe_tensor frame = zoe_view_slice(latents, 1, index, 1), from = zoe_view_permute(&frame, (const int[]){1, 2, 3, 0});
-    d->first = index == 0;
     ZOE_TRY(ZOE_NEW(be, &z, be->dtype, 1, height, width, channels));
     ZOE_TRY(ZOE_NEW(be, &quantised, be->dtype, 1, height, width, channels));
-    ZOE_TRY(ZOE_NEW(be, &x, be->dtype, 1, height, width, vae->decoder.levels[0].in));
+    ZOE_TRY(ZOE_NEW(be, x, be->dtype, 1, height, width, level->in));
     ZOE_TRY(zoe_op_copy(be, &z, &from));
-    ZOE_TRY(zoe_op_scale_shift(be, &z, &z, std, mean));
-    ZOE_TRY(zoe_wan_conv(be, &vae->post_quant, &quantised, &z, NULL));
-    ZOE_TRY(zoe_wan_conv(be, &vae->decoder.conv_in, &x, &quantised, NULL));
-    ZOE_TRY(zoe_wan_mid(be, &vae->decoder, &x, &y));
-    ZOE_TRY(run_level(d, 0, &y));
+    ZOE_TRY(zoe_op_scale_shift(be, &z, &z, &d->std, &d->mean));
+    ZOE_TRY(zoe_carrier_run(be, &vae->post_quant, NULL, &quantised, &z, NULL));
+    ZOE_TRY(zoe_carrier_run(be, &vae->decoder.conv_in, NULL, x, &quantised, NULL));
+    ZOE_TRY(zoe_carrier_copy(be, &vae->decoder.conv_in, &quantised));
+    ZOE_TRY(zoe_wan_mid(be, &vae->decoder, x));
+    return zoe_wan_resnets(be, level->resnets, level->resnet_count, &level->rooms, NULL, vae->config.residual, x, y);
+}
+
+/* ---- clips ---- */
+
+/* Whole frames, or those of a tile. */
+static int run_whole(decoding *d, const zoe_tensor *latents) {
+    zoe_backend *be = d->vae->be;
+    size_t mark = zoe_arena_mark(be);
+    ZOE_TRY(begin_trunk(d, latents->shape[2], latents->shape[3]));
+    ZOE_TRY(begin_tail(d, latents->shape[2], latents->shape[3]));
+    d->done = 0;
+    for (int64_t i = 0; i < latents->shape[1]; i++) {
+        size_t inner = zoe_arena_mark(be);
+        zoe_tensor x, y;
+        d->first = i == 0;
+        ZOE_TRY(run_trunk(d, latents, i, &x, &y));
+        ZOE_TRY(resample(d, 0, &y, &x));
+        zoe_arena_release(be, inner);
+    }
+    zoe_arena_release(be, mark);
+    return pass_part(d);
+}
+
+static int run_tiles(decoding *d, const zoe_tensor *latents) {
+    int64_t factor = zoe_wan_vae_space_factor(&d->vae->config), start[2], size[2];
+    const int64_t stride = REFERENCE_STRIDE / factor, *shape = latents->shape;
+    d->tiled = true;
+    for (start[0] = 0; start[0] < shape[2]; start[0] += stride)
+        for (start[1] = 0; start[1] < shape[3]; start[1] += stride) {
+            zoe_tensor part = *latents;
+            for (int i = 0; i < 2; i++) {
+                int64_t rest = shape[2 + i] - start[i];
+                size[i] = rest < REFERENCE_SIZE / factor ? rest : REFERENCE_SIZE / factor;
+                part = zoe_view_slice(&part, 2 + i, start[i], size[i]);
+                d->tile[i] = start[i] / stride, d->size[i] = size[i] * factor;
+            }
+            d->rows = d->size[0];
+            d->last = start[0] + stride >= shape[2] && start[1] + stride >= shape[3];
+            ZOE_TRY(run_whole(d, &part));
+        }
+    return ZOE_OK;
+}
+
+/* First row of packed pixels that the tail makes of a band whose first row in the latents is `row`, an inner edge. */
+static int64_t first_row(const wan_coder *coder, int64_t row) {
+    for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
+        const wan_level *level = &coder->levels[i];
+        if (i > 0) row += 2 * level->resnet_count;
+        if (level->resample) row = 2 * row + 1;
+    }
+    return row + 1;
+}
+
+/* Rows of the latents in front of row `row` that the tail must see to make the pixels from there on. */
+static int64_t rows_before(const wan_coder *coder, int64_t row) {
+    int64_t start = row;
+    while (start > 0 && first_row(coder, start) > row << (ZOE_WAN_VAE_LEVELS - 1)) start--;
+    return row - start;
+}
+
+/* Runs the trunk over the clip and keeps on the host what the tail needs of it. */
+static int keep_trunk(decoding *d, const zoe_tensor *latents) {
+    zoe_backend *be = d->vae->be;
+    const wan_level *level = &d->vae->decoder.levels[0];
+    int64_t pixels = latents->shape[2] * latents->shape[3];
+    size_t mark = zoe_arena_mark(be);
+    d->kept[0] = (kept){.needed = d->vae->config.residual, .bytes = (size_t)(pixels * level->in)};
+    d->kept[1] = (kept){.needed = true, .bytes = (size_t)(pixels * level->out)};
+    for (int i = 0; i < 2; i++) {
+        kept *k = &d->kept[i];
+        k->bytes *= zoe_dtype_size(be->dtype);
+        if (k->needed) ZOE_TRY(zoe_host_alloc(be, (size_t)latents->shape[1] * k->bytes, (void **)&k->frames));
+    }
+    ZOE_TRY(begin_trunk(d, latents->shape[2], latents->shape[3]));
+    for (int64_t i = 0; i < latents->shape[1]; i++) {
+        size_t inner = zoe_arena_mark(be);
+        zoe_tensor made[2];
+        ZOE_TRY(zoe_check_cancelled(be->ctx));
+        ZOE_TRY(run_trunk(d, latents, i, &made[0], &made[1]));
+        for (int j = 0; j < 2; j++)
+            if (d->kept[j].needed) ZOE_TRY(zoe_download(be, d->kept[j].frames + (size_t)i * d->kept[j].bytes, &made[j]));
+        zoe_arena_release(be, inner);
+    }
     zoe_arena_release(be, mark);
     return ZOE_OK;
 }
 
-static int run_clip(decoding *d, const zoe_tensor *latents) {
+/* Rows `start` to `end` of what was kept of latent frame `index`, fresh on the arena. */
+static int load_rows(decoding *d, int which, int64_t index, int64_t start, int64_t end, const zoe_tensor *latents,
+                     zoe_tensor *out) {
+    const kept *k = &d->kept[which];
+    const wan_level *level = &d->vae->decoder.levels[0];
+    int64_t height = latents->shape[2], width = latents->shape[3];
+    ZOE_TRY(ZOE_NEW(d->vae->be, out, d->vae->be->dtype, 1, end - start, width, which ? level->out : level->in));
+    return zoe_upload(d->vae->be, out, k->frames + (size_t)index * k->bytes + k->bytes / (size_t)height * (size_t)start);
+}
+
+/* The tail for the pixels of rows `from` to `to` of the latents. */
+static int run_band(decoding *d, const zoe_tensor *latents, int64_t from, int64_t to) {
+    zoe_backend *be = d->vae->be;
+    const wan_coder *coder = &d->vae->decoder;
+    int64_t height = latents->shape[2], factor = zoe_wan_vae_space_factor(&d->vae->config);
+    int64_t start = from - rows_before(coder, from), end = to + rows_before(coder, height - to);
+    size_t mark = zoe_arena_mark(be);
+    d->band = (zoe_band){.inner = {start > 0, end < height}};
+    d->row = from * factor, d->rows = (to - from) * factor;
+    d->skip = d->row - (start > 0 ? first_row(coder, start) * d->vae->config.patch : 0);
+    d->last = to == height;
+    d->done = 0;
+    ZOE_TRY(begin_tail(d, end - start, latents->shape[3]));
+    for (int64_t i = 0; i < latents->shape[1]; i++) {
+        size_t inner = zoe_arena_mark(be);
+        zoe_tensor top, y;
+        d->first = i == 0;
+        ZOE_TRY(load_rows(d, 1, i, start, end, latents, &y));
+        if (d->kept[0].needed) ZOE_TRY(load_rows(d, 0, i, start, end, latents, &top));
+        ZOE_TRY(resample(d, 0, &y, d->kept[0].needed ? &top : &y));
+        zoe_arena_release(be, inner);
+    }
+    zoe_arena_release(be, mark);
+    return pass_part(d);
+}
+
+static int run_bands(decoding *d, const zoe_tensor *latents, int64_t bands) {
+    int64_t height = latents->shape[2];
+    ZOE_TRY(keep_trunk(d, latents));
+    if (bands > height) bands = height;
+    for (int64_t i = 0; i < bands; i++) ZOE_TRY(run_band(d, latents, height * i / bands, height * (i + 1) / bands));
+    return ZOE_OK;
+}
+
+/* ---- all ---- */
+
+/* In parts, or NONE where the reference would not divide frames of this size. */
+static zoe_tiling_kind tiling_of(const decoding *d, const zoe_tiling *tiling, const zoe_tensor *latents) {
+    int64_t size = REFERENCE_SIZE / zoe_wan_vae_space_factor(&d->vae->config);
+    if (tiling->kind == ZOE_TILING_REFERENCE && latents->shape[2] <= size && latents->shape[3] <= size)
+        return ZOE_TILING_NONE;
+    return tiling->kind;
+}
+
+static int run_clip(decoding *d, const zoe_tensor *latents, const zoe_tiling *tiling) {
     zoe_wan_vae *vae = d->vae;
-    int64_t channels = vae->config.channels;
-    zoe_tensor mean, std;
+    int64_t channels = vae->config.channels, factor = zoe_wan_vae_space_factor(&vae->config);
+    int64_t frames = (latents->shape[1] - 1) * zoe_wan_vae_time_factor(&vae->config) + 1;
+    int64_t blend = REFERENCE_SIZE - REFERENCE_STRIDE;
+    zoe_tiles tiles = {.size = {REFERENCE_SIZE, REFERENCE_SIZE},
+                       .stride = {REFERENCE_STRIDE, REFERENCE_STRIDE},
+                       .blend = {blend, blend},
+                       .step = vae->config.patch};
+    zoe_tiling_kind kind = tiling_of(d, tiling, latents);
     float *statistics;
     ZOE_TRY(ZOE_NEW_ARRAY(vae->be->ctx, statistics, 2 * channels));
     for (int64_t i = 0; i < channels; i++) {
         statistics[i] = (float)vae->config.mean[i];
         statistics[channels + i] = (float)vae->config.std[i];
     }
-    int status = zoe_nn_from_host(vae->be, &mean, ZOE_F32, 1, &channels, statistics);
-    if (status == ZOE_OK) status = zoe_nn_from_host(vae->be, &std, ZOE_F32, 1, &channels, statistics + channels);
+    int status = zoe_nn_from_host(vae->be, &d->mean, ZOE_F32, 1, &channels, statistics);
+    if (status == ZOE_OK) status = zoe_nn_from_host(vae->be, &d->std, ZOE_F32, 1, &channels, statistics + channels);
     zoe_free(vae->be->ctx, statistics);
     ZOE_TRY(status);
-    ZOE_TRY(begin(vae, latents->shape[2], latents->shape[3]));
-    for (int64_t i = 0; i < latents->shape[1]; i++) ZOE_TRY(run_frame(d, latents, i, &mean, &std));
-    return pass_frame(d);
+    d->rows = latents->shape[2] * factor, d->values = d->rows * latents->shape[3] * factor * 3;
+    if (kind == ZOE_TILING_NONE) return run_whole(d, latents);
+    ZOE_TRY(zoe_canvas_create(vae->be, frames, d->rows, latents->shape[3] * factor, 3,
+                              kind == ZOE_TILING_REFERENCE ? &tiles : NULL, &d->canvas));
+    return kind == ZOE_TILING_REFERENCE ? run_tiles(d, latents) : run_bands(d, latents, tiling->bands);
 }
 
-int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, zoe_wan_frame_sink sink, void *user) {
+int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, const zoe_tiling *tiling, zoe_frame_sink sink,
+                       void *user) {
     zoe_backend *be = vae->be;
     int64_t factor = zoe_wan_vae_space_factor(&vae->config);
     size_t mark = zoe_arena_mark(be);
@@ -201,10 +409,12 @@ int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, zoe_wan_fram
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, d.frame, latents->shape[2] * factor * latents->shape[3] * factor * 3));
     int status = zoe_weights_acquire(vae->weights, ZOE_WAN_VAE_DECODER_UNIT);
     if (status == ZOE_OK) {
-        status = run_clip(&d, latents);
+        status = run_clip(&d, latents, tiling);
         zoe_weights_release(vae->weights, ZOE_WAN_VAE_DECODER_UNIT);
     }
     zoe_arena_release(be, mark);
+    zoe_canvas_free(&d.canvas);
+    for (int i = 0; i < 2; i++) zoe_host_free(be, d.kept[i].frames);
     zoe_free(be->ctx, d.frame);
     return status;
 }

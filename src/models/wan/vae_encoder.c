@@ -13,18 +13,18 @@ typedef struct encoding {
 static int begin(zoe_wan_vae *vae, int64_t height, int64_t width) {
     zoe_backend *be = vae->be;
     wan_coder *coder = &vae->encoder;
-    ZOE_TRY(zoe_wan_begin_conv(be, &coder->conv_in, height, width));
+    ZOE_TRY(zoe_carrier_begin_zero(be, &coder->conv_in, height, width, 0));
     for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
         wan_level *level = &coder->levels[i];
-        ZOE_TRY(zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, height, width));
+        ZOE_TRY(zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, &level->rooms, NULL, &height, width));
         if (level->temporal && vae->config.residual)
             ZOE_TRY(ZOE_NEW(be, &level->kept, be->dtype, 1, height, width, level->in));
         if (level->resample) height /= 2, width /= 2;
         if (level->temporal) ZOE_TRY(ZOE_NEW(be, &level->window, be->dtype, 3, height, width, level->out));
         level->waiting = 0;
     }
-    ZOE_TRY(zoe_wan_begin_resnets(be, coder->mid, 2, height, width));
-    return zoe_wan_begin_conv(be, &coder->conv_out, height, width);
+    ZOE_TRY(zoe_wan_begin_mid(be, coder, height, width));
+    return zoe_carrier_begin_zero(be, &coder->conv_out, height, width, coder->mid_rooms.values);
 }
 
 /*
@@ -87,17 +87,17 @@ static int halve_time(zoe_backend *be, wan_level *level, bool first, const zoe_t
 }
 
 /* The tail of the encoder: one latent frame, normalised, into its place. */
-static int finish_frame(encoding *e, const zoe_tensor *x) {
+static int finish_frame(encoding *e, zoe_tensor *x) {
     zoe_wan_vae *vae = e->vae;
     zoe_backend *be = vae->be;
     int64_t channels = vae->config.channels, height = x->shape[1], width = x->shape[2];
-    zoe_tensor middle, moments, quantised, mode;
-    ZOE_TRY(zoe_wan_mid(be, &vae->encoder, x, &middle));
+    zoe_tensor moments, quantised, mode;
+    ZOE_TRY(zoe_wan_mid(be, &vae->encoder, x));
     ZOE_TRY(ZOE_NEW(be, &moments, be->dtype, 1, height, width, 2 * channels));
     ZOE_TRY(ZOE_NEW(be, &quantised, be->dtype, 1, height, width, 2 * channels));
     ZOE_TRY(ZOE_NEW(be, &mode, ZOE_F32, 1, height, width, channels));
-    ZOE_TRY(zoe_wan_head(be, &vae->encoder, &middle, &moments));
-    ZOE_TRY(zoe_wan_conv(be, &vae->quant, &quantised, &moments, NULL));
+    ZOE_TRY(zoe_wan_head(be, &vae->encoder, &vae->encoder.mid_rooms, NULL, x, &moments));
+    ZOE_TRY(zoe_carrier_run(be, &vae->quant, NULL, &quantised, &moments, NULL));
     zoe_tensor mean = zoe_view_slice(&quantised, 3, 0, channels);
     ZOE_TRY(zoe_op_copy(be, &mode, &mean));
     ZOE_TRY(zoe_op_scale_shift(be, &mode, &mode, &e->scale, &e->shift));
@@ -105,8 +105,8 @@ static int finish_frame(encoding *e, const zoe_tensor *x) {
     return zoe_op_copy(be, &to, &from);
 }
 
-/* One frame through this level and all below it. */
-static int run_level(encoding *e, int index, const zoe_tensor *x) {
+/* One frame through this level and all below it; x is used up. */
+static int run_level(encoding *e, int index, zoe_tensor *x) {
     zoe_backend *be = e->vae->be;
     bool residual = e->vae->config.residual, ready = true;
     size_t mark = zoe_arena_mark(be);
@@ -118,7 +118,7 @@ static int run_level(encoding *e, int index, const zoe_tensor *x) {
         return ZOE_OK;
     }
     wan_level *level = &e->vae->encoder.levels[index];
-    ZOE_TRY(zoe_wan_resnets(be, level->resnets, level->resnet_count, x, &y));
+    ZOE_TRY(zoe_wan_resnets(be, level->resnets, level->resnet_count, &level->rooms, NULL, residual, x, &y));
     out = y;
     if (level->resample) {
         ZOE_TRY(ZOE_NEW(be, &shrunk, be->dtype, 1, y.shape[1] / 2, y.shape[2] / 2, level->out));
@@ -154,7 +154,8 @@ static int run_frame(encoding *e, int64_t index, zoe_wan_frame_source source, vo
     zoe_tensor from = zoe_view_permute(&pixels, (const int[]){0, 2, 4, 3, 1}); /* colour, then column, then row */
     ZOE_TRY(zoe_op_copy(be, &to, &from));
     ZOE_TRY(ZOE_NEW(be, &x, be->dtype, 1, h, w, vae->config.base));
-    ZOE_TRY(zoe_wan_conv(be, &vae->encoder.conv_in, &x, &packed, NULL));
+    ZOE_TRY(zoe_carrier_run(be, &vae->encoder.conv_in, NULL, &x, &packed, NULL));
+    ZOE_TRY(zoe_carrier_copy(be, &vae->encoder.conv_in, &packed));
     ZOE_TRY(run_level(e, 0, &x));
     zoe_arena_release(be, mark);
     return ZOE_OK;

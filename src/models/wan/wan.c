@@ -190,7 +190,7 @@ static int pass_frame(void *user, const float *frame) {
 
 static int decode(void *model, zoe_run *run, const zoe_tensor *latents) {
     wan_model *m = model;
-    int status = zoe_wan_vae_decode(m->vae, latents, pass_frame, run);
+    int status = zoe_wan_vae_decode(m->vae, latents, &run->tiling, pass_frame, run);
     zoe_weights_unload(zoe_wan_vae_weights(m->vae));
     return status;
 }
