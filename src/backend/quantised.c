@@ -29,3 +29,7 @@ zoe_tensor zoe_quantised_of(void *memory, zoe_dtype dtype, int64_t out, int64_t 
     t.group = zoe_quantised_group(dtype, group);
     return t;
 }
+
+float *zoe_quantised_global(const zoe_tensor *t) {
+    return (float *)(void *)((char *)t->scales + aligned(t->shape[0] * (t->shape[1] / t->group)));
+}

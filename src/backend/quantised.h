@@ -30,4 +30,14 @@ int64_t zoe_quantised_bytes(zoe_dtype dtype, int64_t out, int64_t in, int group)
 /* The matrix over one piece of memory of that size; rows are multiples of the group. */
 zoe_tensor zoe_quantised_of(void *memory, zoe_dtype dtype, int64_t out, int64_t in, int group);
 
+/* Where an nvfp4 matrix has its one scale for all. */
+float *zoe_quantised_global(const zoe_tensor *t);
+
+/*
+ * On the host, on any thread and without a backend: rows first .. first + rows of the matrix y, from the same rows of
+ * floats (any float type, any alignment). nvfp4 needs the scale for all before, from all of the matrix's floats.
+ */
+void zoe_quantise_rows(zoe_tensor *y, const void *floats, zoe_dtype dtype, int64_t first, int64_t rows);
+float zoe_quantise_global(const void *floats, zoe_dtype dtype, int64_t count);
+
 #endif

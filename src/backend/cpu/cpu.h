@@ -80,9 +80,6 @@ int64_t zoe_cpu_padded_rows(const zoe_cpu_kernels *k, int64_t m);
  */
 void zoe_cpu_unpack(const zoe_cpu_kernels *k, float *y, const zoe_tensor *w, int64_t row, int64_t from, int64_t n);
 
-/* Where an nvfp4 matrix has its one scale for all. */
-float *zoe_cpu_f4_global(const zoe_tensor *t);
-
 /* ---- operations ---- */
 
 int zoe_cpu_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);

@@ -12,25 +12,14 @@
 #define LARGEST_E2M1 6.0f
 #define LARGEST_I4   7.0f
 #define F4_GROUP     16
-#define PIECE        1024 /* floats between a row and its quantised form; a multiple of every group */
+#define PIECE        1024 /* floats of a row at a time, a multiple of every group; doubles are twice as long */
 
-_Static_assert(PIECE * 2 * sizeof(float) <= ZOE_CPU_SCRATCH, "a piece of a row and its codes fit in scratch");
-
-float *zoe_cpu_f4_global(const zoe_tensor *t) {
-    int64_t blocks = t->shape[0] * (t->shape[1] / F4_GROUP);
-    return (float *)(void *)((char *)t->scales + zoe_round_up(blocks, 256));
-}
-
-/* Largest magnitude of a row of any float type; NaN or infinite where an element is. */
-static float largest(const zoe_cpu_kernels *k, const char *row, zoe_dtype dtype, int64_t n, float *buffer) {
-    float most = 0;
-    for (int64_t i = 0; i < n; i += PIECE) {
-        int64_t count = zoe_min(PIECE, n - i);
-        k->load[dtype](buffer, row + (size_t)i * zoe_dtype_size(dtype), count);
-        float here = k->largest(buffer, count);
-        if (!(here <= most)) most = here;
-    }
-    return most;
+/* Floats of any type, wherever they stand, into `to`; `copy` has room for as many. */
+static void load(const zoe_cpu_kernels *k, float *to, const char *from, zoe_dtype dtype, int64_t n, float *copy) {
+    size_t size = zoe_dtype_size(dtype);
+    bool aligned = (uintptr_t)from % size == 0;
+    if (!aligned) memcpy(copy, from, (size_t)n * size);
+    k->load[dtype](to, aligned ? from : (const char *)copy, n);
 }
 
 /* ---- pieces of rows: x / scale as codes ---- */
@@ -63,41 +52,76 @@ static void piece_f4(const zoe_cpu_kernels *k, uint8_t *to, uint8_t *scales, con
 
 /* ---- matrices ---- */
 
-static void quantise_row(const zoe_cpu_kernels *k, zoe_tensor *y, const zoe_tensor *x, int64_t row, float *buffer) {
-    int64_t n = x->shape[1];
-    const char *from = (const char *)x->data + (size_t)(row * n) * zoe_dtype_size(x->dtype);
-    uint8_t *codes = (uint8_t *)(buffer + PIECE), *to = (uint8_t *)y->data + row * n * zoe_dtype_bits(y->dtype) / 8;
-    int64_t groups = y->group ? n / y->group : 1;
-    float scale = 0;
+typedef struct quantiser {
+    const zoe_cpu_kernels *kernels;
+    zoe_tensor *y;
+    const char *floats; /* of row `first` */
+    zoe_dtype dtype;
+    int64_t first;
+} quantiser;
+
+static float largest(const zoe_cpu_kernels *k, const char *floats, zoe_dtype dtype, int64_t count) {
+    float most = 0, piece[PIECE], copy[2 * PIECE];
+    for (int64_t i = 0; i < count; i += PIECE) {
+        int64_t n = zoe_min(PIECE, count - i);
+        load(k, piece, floats + (size_t)i * zoe_dtype_size(dtype), dtype, n, copy);
+        float here = k->largest(piece, n);
+        if (isnan(here)) return here;
+        if (here > most) most = here;
+    }
+    return most;
+}
+
+static void quantise_row(const quantiser *q, int64_t row) {
+    const zoe_cpu_kernels *k = q->kernels;
+    zoe_tensor *y = q->y;
+    int64_t width = y->shape[1], groups = y->group ? width / y->group : 1;
+    size_t size = zoe_dtype_size(q->dtype);
+    const char *from = q->floats + (size_t)((row - q->first) * width) * size;
+    uint8_t *to = (uint8_t *)y->data + row * width * zoe_dtype_bits(y->dtype) / 8;
+    float piece[PIECE], copy[2 * PIECE], scale = 0;
+    uint8_t *codes = (uint8_t *)copy;
     if (!y->group) {
-        scale = largest(k, from, x->dtype, n, buffer) / (y->dtype == ZOE_I8 ? 127 : LARGEST_E4M3);
+        scale = largest(k, from, q->dtype, width) / (y->dtype == ZOE_I8 ? 127 : LARGEST_E4M3);
         ((float *)y->scales)[row] = scale;
     } else if (y->dtype == ZOE_F4_E2M1) {
-        scale = *zoe_cpu_f4_global(y);
+        scale = *zoe_quantised_global(y);
     }
-    for (int64_t i = 0; i < n; i += PIECE) {
-        int64_t count = zoe_min(PIECE, n - i), group = y->group ? row * groups + i / y->group : 0;
-        k->load[x->dtype](buffer, from + (size_t)i * zoe_dtype_size(x->dtype), count);
+    for (int64_t i = 0; i < width; i += PIECE) {
+        int64_t n = zoe_min(PIECE, width - i), group = y->group ? row * groups + i / y->group : 0;
+        load(k, piece, from + (size_t)i * size, q->dtype, n, copy);
         if (y->dtype == ZOE_I8)
-            k->to_i8((int8_t *)to + i, buffer, count, scale);
+            k->to_i8((int8_t *)to + i, piece, n, scale);
         else if (y->dtype == ZOE_F8_E4M3)
-            k->to_f8(to + i, buffer, count, scale);
+            k->to_f8(to + i, piece, n, scale);
         else if (y->dtype == ZOE_I4)
-            piece_i4(k, to + i / 2, (uint16_t *)y->scales + group, buffer, count, y->group, (int8_t *)codes);
+            piece_i4(k, to + i / 2, (uint16_t *)y->scales + group, piece, n, y->group, (int8_t *)codes);
         else
-            piece_f4(k, to + i / 2, (uint8_t *)y->scales + group, buffer, count, scale, codes);
+            piece_f4(k, to + i / 2, (uint8_t *)y->scales + group, piece, n, scale, codes);
     }
 }
 
-/* The one scale of the whole matrix: its largest element stands at the ends of both ranges. */
+float zoe_quantise_global(const void *floats, zoe_dtype dtype, int64_t count) {
+    zoe_cpu_kernels k;
+    zoe_cpu_kernels_init(&k, zoe_cpu_levels());
+    return largest(&k, floats, dtype, count) / (LARGEST_E4M3 * LARGEST_E2M1);
+}
+
+void zoe_quantise_rows(zoe_tensor *y, const void *floats, zoe_dtype dtype, int64_t first, int64_t rows) {
+    zoe_cpu_kernels k;
+    zoe_cpu_kernels_init(&k, zoe_cpu_levels());
+    const quantiser q = {.kernels = &k, .y = y, .floats = floats, .dtype = dtype, .first = first};
+    for (int64_t row = first; row < first + rows; row++) quantise_row(&q, row);
+}
+
+/* The one scale of a whole matrix: its largest element stands at the ends of both ranges. */
 static float global_scale(zoe_cpu *cpu, const zoe_tensor *x) {
-    int64_t n = x->shape[1];
     uint32_t most = 0; /* the bits of magnitudes are in the order of the numbers */
+    size_t row_bytes = (size_t)x->shape[1] * zoe_dtype_size(x->dtype);
     float value;
-#pragma omp parallel for num_threads(zoe_cpu_team(cpu, (double)x->shape[0] * (double)n)) reduction(max : most)
+#pragma omp parallel for num_threads(zoe_cpu_team(cpu, (double)zoe_tensor_count(x))) reduction(max : most)
     for (int64_t row = 0; row < x->shape[0]; row++) {
-        const char *from = (const char *)x->data + (size_t)(row * n) * zoe_dtype_size(x->dtype);
-        float here = largest(&cpu->kernels, from, x->dtype, n, zoe_cpu_scratch(cpu));
+        float here = largest(&cpu->kernels, (const char *)x->data + (size_t)row * row_bytes, x->dtype, x->shape[1]);
         uint32_t bits;
         memcpy(&bits, &here, sizeof bits);
         if (bits > most) most = bits;
@@ -108,10 +132,11 @@ static float global_scale(zoe_cpu *cpu, const zoe_tensor *x) {
 
 int zoe_cpu_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
     zoe_cpu *cpu = zoe_cpu_of(be);
+    const quantiser q = {.kernels = &cpu->kernels, .y = y, .floats = x->data, .dtype = x->dtype};
     ZOE_TRY(zoe_cpu_need_float(be, "quantise", x));
-    if (y->dtype == ZOE_F4_E2M1) *zoe_cpu_f4_global(y) = global_scale(cpu, x);
+    if (y->dtype == ZOE_F4_E2M1) *zoe_quantised_global(y) = global_scale(cpu, x);
 #pragma omp parallel for num_threads(zoe_cpu_team(cpu, (double)zoe_tensor_count(x))) schedule(static)
-    for (int64_t row = 0; row < x->shape[0]; row++) quantise_row(&cpu->kernels, y, x, row, zoe_cpu_scratch(cpu));
+    for (int64_t row = 0; row < x->shape[0]; row++) quantise_row(&q, row);
     return ZOE_OK;
 }
 
@@ -119,7 +144,7 @@ int zoe_cpu_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
 
 static void scale_groups(const zoe_cpu_kernels *k, float *y, const zoe_tensor *w, int64_t row, int64_t from, int64_t n) {
     int64_t first = row * (w->shape[1] / w->group) + from / w->group;
-    float scale, global = w->dtype == ZOE_F4_E2M1 ? *zoe_cpu_f4_global(w) : 1;
+    float scale, global = w->dtype == ZOE_F4_E2M1 ? *zoe_quantised_global(w) : 1;
     for (int64_t i = 0; i < n; i += w->group, first++) {
         if (w->dtype == ZOE_I4)
             scale = zoe_f16_to_f32(((const uint16_t *)w->scales)[first]);
