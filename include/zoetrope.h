@@ -105,6 +105,7 @@ typedef struct zoe_option {
     const char *choices; /* ZOE_OPTION_CHOICE: the words, separated by '|'; else NULL */
     double min, max;     /* inclusive range of numbers; 0, 0: no limit */
     const char *help;    /* one sentence, says the default */
+    int many;            /* may be given again and again: the field is a text with a line for each */
 } zoe_option;
 
 /* The table of all options; *count receives its length. */
@@ -166,6 +167,9 @@ typedef struct zoe_request {
     const char *negative;   /* NULL: the family's default */
     const char *image;      /* path of the first frame, for models that take one */
     const char *last_image; /* path of the last frame, for models that take one */
+    const char
+        *conditions; /* pictures and clips from other frames on, a line each: "FILE@FRAME" or "FILE@FRAME:STRENGTH" */
+    double condition_noise; /* noise added to what is given at full strength, in each step; 0: none */
     int32_t width, height;  /* pixels */
     int32_t frames;
     double fps;

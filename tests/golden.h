@@ -24,7 +24,7 @@ typedef struct golden {
     zoe_context *ctx;
     zoe_model *model;
     zoe_checkpoint *expected, *found; /* golden.safetensors and the dump of the run */
-    char dir[512], dump[512], timesteps[256];
+    char dir[512], dump[512], timesteps[256], conditions[2048];
     zoe_result result;
 } golden;
 
@@ -104,6 +104,18 @@ static inline const char *golden_timesteps(golden *g, const zoe_config *config) 
     return count ? g->timesteps : NULL;
 }
 
+/* The pictures and clips of the case, each [file, frame, strength], as text; NULL: it has none. */
+static inline const char *golden_conditions(golden *g, const zoe_config *config) {
+    size_t used = 0, count = zoe_config_length(config, "conditions");
+    for (size_t i = 0; i < count; i++) {
+        json_t *row = json_array_get(json_object_get(config->root, "conditions"), i);
+        used += (size_t)snprintf(g->conditions + used, sizeof g->conditions - used, "%s%s/%s@%d:%g", i ? "\n" : "", g->dir,
+                                 json_string_value(json_array_get(row, 0)), (int)json_integer_value(json_array_get(row, 1)),
+                                 json_number_value(json_array_get(row, 2)));
+    }
+    return count ? g->conditions : NULL;
+}
+
 /* Fills a request from case.json; texts live in `config`. */
 static inline void golden_request(golden *g, const zoe_config *config, zoe_request *request, char latents[600],
                                   char image[600], char last_image[600]) {
@@ -129,6 +141,8 @@ static inline void golden_request(golden *g, const zoe_config *config, zoe_reque
     snprintf(last_image, 600, "%s/last_image.png", g->dir);
     if (access(last_image, R_OK) == 0) request->last_image = last_image;
     request->timesteps = golden_timesteps(g, config);
+    request->conditions = golden_conditions(g, config);
+    golden_check(g, zoe_config_real(config, "image_cond_noise_scale", &request->condition_noise));
     request->dump = g->dump;
 }
 
@@ -187,7 +201,8 @@ static inline void golden_refuses_parts(const char *name, const char *part, cons
 }
 
 /* Opens a model and makes a small video, from a picture if `image` is there. */
-static inline int golden_small(zoe_context *ctx, const char *path, const char *image, int width, int height, int frames) {
+static inline int golden_small(zoe_context *ctx, const char *path, const char *image, int width, int height, int frames,
+                               const char *conditions) {
     zoe_model *model;
     zoe_request request;
     ZOE_TRY(zoe_model_open(ctx, path, NULL, &model));
@@ -195,22 +210,24 @@ static inline int golden_small(zoe_context *ctx, const char *path, const char *i
     request.prompt = "fox";
     request.width = width, request.height = height, request.frames = frames, request.steps = 2;
     if (image && access(image, R_OK) == 0) request.image = image;
+    request.conditions = conditions;
     int status = zoe_generate(model, &request, NULL);
     zoe_model_close(model);
     return status;
 }
 
 /* The same with one allocation failing, of some 100 along the way: a clear error each time, and nothing leaked. */
-static inline void golden_starve_model(const char *path, const char *image, int width, int height, int frames) {
+static inline void golden_starve_model(const char *path, const char *image, int width, int height, int frames,
+                                       const char *conditions) {
     test_memory memory;
     zoe_context *ctx = test_context(&memory);
     long many = 1000000000;
     atomic_store(&memory.until_fail, many);
-    assert_ok(ctx, golden_small(ctx, path, image, width, height, frames));
+    assert_ok(ctx, golden_small(ctx, path, image, width, height, frames, conditions));
     long count = many - atomic_load(&memory.until_fail), stride = count / 100 + 1;
     for (long n = 0; n < count; n += stride - (stride > 1 && n % 2)) {
         atomic_store(&memory.until_fail, n);
-        int status = golden_small(ctx, path, image, width, height, frames);
+        int status = golden_small(ctx, path, image, width, height, frames, conditions);
         atomic_store(&memory.until_fail, -1);
         if (status != ZOE_ERR_NOMEM || !strstr(zoe_context_error(ctx), "memory"))
             fail_msg("allocation %ld of %ld: status %d: %s", n, count, status, zoe_context_error(ctx));
@@ -220,11 +237,11 @@ static inline void golden_starve_model(const char *path, const char *image, int 
 }
 
 /* The same with a case's model and picture. */
-static inline void golden_starve(const char *name, int width, int height, int frames) {
+static inline void golden_starve(const char *name, int width, int height, int frames, const char *conditions) {
     char path[600], image[600];
     snprintf(path, sizeof path, "%s/cases/%s/model", TEST_DATA, name);
     snprintf(image, sizeof image, "%s/cases/%s/image.png", TEST_DATA, name);
-    golden_starve_model(path, image, width, height, frames);
+    golden_starve_model(path, image, width, height, frames, conditions);
 }
 
 #endif

@@ -166,7 +166,7 @@ static void bad_parts(void **state) {
 
 static void out_of_memory(void **state) {
     (void)state;
-    golden_starve("cogvideox15_5b_i2v", 48, 32, 9);
+    golden_starve("cogvideox15_5b_i2v", 48, 32, 9, NULL);
 }
 
 int main(void) {

@@ -34,10 +34,16 @@ static void check_denoiser(golden *g) {
     const float *expected = golden_values(g->expected, "dit_out", &count);
     int64_t given = 0, size[3] = {2, 2, 3};
     while (times > 2 && timestep[given] == 0) given++;
+    int32_t groups[64];
+    for (int i = 0; i < 64; i++) groups[i] = i < given;
     float *found = malloc((size_t)count * sizeof *found);
     size_t mark = zoe_arena_mark(be), width = zoe_dtype_size(mask->dtype);
     for (int i = 0; i < 2; i++) {
-        zoe_ltx_place place = {.size = {size[0], size[1], size[2]}, .fps = 25, .causal = m->conditions};
+        zoe_ltx_place place = {.size = {size[0], size[1], size[2]},
+                               .fps = 25,
+                               .causal = m->causal,
+                               .levels = given ? 2 : 1,
+                               .groups = groups};
         zoe_ltx_context context;
         zoe_ltx_grid grid;
         zoe_tensor latents, v;
@@ -48,8 +54,8 @@ static void check_denoiser(golden *g) {
         golden_check(g, zoe_nn_from_host(be, &latents, ZOE_F32, 2, in->shape + 1, x + i * values / 2));
         golden_check(g, zoe_new_tensor(be, &v, ZOE_F32, 2, in->shape + 1));
         assert_int_equal(grid.tokens, tokens);
-        golden_check(g, zoe_ltx_denoiser_forward(m->denoiser, &grid, &context, NULL, &latents, given, timestep[times - 1],
-                                                 &v));
+        golden_check(g, zoe_ltx_denoiser_forward(m->denoiser, &grid, &context, NULL, &latents,
+                                                 (const double[]){timestep[times - 1], 0}, &v));
         golden_check(g, zoe_download(be, found + i * count / 2, &v));
         zoe_arena_release(be, mark);
     }
@@ -109,6 +115,9 @@ OTHER(ltx_x_first)
 OTHER(ltx_x_second)
 OTHER(ltx_x_stochastic)
 OTHER(ltx_x_timesteps)
+OTHER(ltx_x_pictures)
+OTHER(ltx_x_clips)
+OTHER(ltx_x_clip)
 
 /* ---- published networks ---- */
 
@@ -159,8 +168,8 @@ static void first_configuration(void **state) {
 
 /* ---- requests that the models cannot do ---- */
 
-/* A request to a model of tests/data/cases that fails with a text that has `part` in it. */
-static void refuse(const char *name, int width, int height, int frames, const char *last, const char *part) {
+/* A request to a model of tests/data/cases, as `change` leaves it, fails with a text that has `part` in it. */
+static void refuse(const char *name, const zoe_request *change, const char *part) {
     char path[600];
     zoe_context *ctx;
     zoe_model *model;
@@ -170,22 +179,52 @@ static void refuse(const char *name, int width, int height, int frames, const ch
     assert_ok(ctx, zoe_model_open(ctx, path, NULL, &model));
     zoe_request_init(model, &request);
     request.prompt = "fox";
-    request.width = width, request.height = height, request.frames = frames, request.steps = 2;
-    request.last_image = last;
+    request.width = change->width ? change->width : 96, request.height = 64;
+    request.frames = change->frames ? change->frames : 9, request.steps = 2;
+    request.last_image = change->last_image;
+    request.conditions = change->conditions;
+    request.condition_noise = change->condition_noise;
+    request.timesteps = change->timesteps;
     int status = zoe_generate(model, &request, NULL);
-    assert_true(status == ZOE_ERR_ARGUMENT || status == ZOE_ERR_UNSUPPORTED);
-    if (!strstr(zoe_context_error(ctx), part)) fail_msg("\"%s\" lacks \"%s\"", zoe_context_error(ctx), part);
+    if (status >= 0 || !strstr(zoe_context_error(ctx), part)) fail_msg("\"%s\" lacks \"%s\"", zoe_context_error(ctx), part);
     zoe_model_close(model);
     zoe_context_free(ctx);
 }
 
+#define REFUSE(name, part, ...) refuse(name, &(zoe_request){__VA_ARGS__}, part)
+
 static void bad_requests(void **state) {
     static const char picture[] = TEST_DATA "/cases/ltx_i2v/image.png";
     (void)state;
-    refuse("ltx_t2v", 100, 64, 9, NULL, "96x64");
-    refuse("ltx_t2v", 96, 64, 12, NULL, "9 and 17");
-    refuse("ltx_t2v", 96, 64, 9, picture, "0.9.5");
-    refuse("ltx095_t2v", 96, 64, 1, picture, "one frame");
+    REFUSE("ltx_t2v", "96x64", .width = 100);
+    REFUSE("ltx_t2v", "9 and 17", .frames = 12);
+    REFUSE("ltx_t2v", "0.9.5", .last_image = picture);
+    REFUSE("ltx095_t2v", "one frame", .frames = 1, .last_image = picture);
+    REFUSE("ltx_t2v", "falling numbers", .timesteps = "500,900");
+    REFUSE("ltx_t2v", "falling numbers", .timesteps = "1001");
+    REFUSE("ltx_t2v", "falling numbers", .timesteps = "900,0");
+    REFUSE("ltx_t2v", "falling numbers", .timesteps = "900;100");
+}
+
+static void bad_conditions(void **state) {
+#define CLIP    TEST_DATA "/cases/ltx_x_clip/given0.png"
+#define PICTURE TEST_DATA "/cases/ltx_i2v/image.png"
+    (void)state;
+    REFUSE("ltx_t2v", "with --image", .conditions = PICTURE "@0");
+    REFUSE("cogvideox_2b", "takes no pictures or clips", .conditions = PICTURE "@0");
+    REFUSE("ltx_t2v", "takes no pictures or clips", .condition_noise = 0.1);
+    REFUSE("ltx095_t2v", "FILE@FRAME", .conditions = PICTURE);
+    REFUSE("ltx095_t2v", "FILE@FRAME", .conditions = "@3");
+    REFUSE("ltx095_t2v", "FILE@FRAME", .conditions = PICTURE "@-1");
+    REFUSE("ltx095_t2v", "FILE@FRAME", .conditions = PICTURE "@0:0");
+    REFUSE("ltx095_t2v", "FILE@FRAME", .conditions = PICTURE "@0:1.5");
+    REFUSE("ltx095_t2v", "FILE@FRAME", .conditions = PICTURE "@0:0.5x");
+    REFUSE("ltx095_t2v", "frames 0 to 8", .conditions = PICTURE "@9");
+    REFUSE("ltx095_t2v", "no-such.png", .conditions = PICTURE "@0\nno-such.png@8");
+    REFUSE("ltx095_t2v", "the nearest is 8", .frames = 25, .conditions = CLIP "@12");
+    REFUSE("ltx095_t2v", "at most 16",
+           .conditions = "a@0\nb@0\nc@0\nd@0\ne@0\nf@0\ng@0\nh@0\ni@0\nj@0\nk@0\nl@0\nm@0\nn@0\no@0\np@0\nq@0");
+    REFUSE("ltx095_t2v", "condition noise", .condition_noise = -1);
 }
 
 static void bad_parts(void **state) {
@@ -198,7 +237,8 @@ static void bad_parts(void **state) {
 
 static void out_of_memory(void **state) {
     (void)state;
-    golden_starve("ltx095_i2v", 64, 32, 9);
+    golden_starve("ltx095_i2v", 64, 32, 9, NULL);
+    golden_starve("ltx_x_end", 32, 32, 25, CLIP "@8:0.5\n" PICTURE "@0");
 }
 
 int main(void) {
@@ -218,6 +258,9 @@ int main(void) {
         cmocka_unit_test(ltx_x_second),
         cmocka_unit_test(ltx_x_stochastic),
         cmocka_unit_test(ltx_x_timesteps),
+        cmocka_unit_test(ltx_x_pictures),
+        cmocka_unit_test(ltx_x_clips),
+        cmocka_unit_test(ltx_x_clip),
         PUBLISHED(published_denoiser, "ltx-0.9.0-2b"),
         PUBLISHED(published_denoiser, "ltx-0.9.7-13b"),
         PUBLISHED(published_vae, "ltx-0.9.0-vae"),
@@ -226,6 +269,7 @@ int main(void) {
         PUBLISHED(published_vae, "ltx-0.9.7-vae"),
         cmocka_unit_test(first_configuration),
         cmocka_unit_test(bad_requests),
+        cmocka_unit_test(bad_conditions),
         cmocka_unit_test(bad_parts),
         cmocka_unit_test(out_of_memory),
     };

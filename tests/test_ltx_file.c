@@ -198,7 +198,7 @@ static void distilled(void **state) {
 
 static void out_of_memory(void **state) {
     (void)state;
-    golden_starve_model(TEST_DATA "/layouts/ltx_x_second/model.safetensors", NULL, 32, 32, 9);
+    golden_starve_model(TEST_DATA "/layouts/ltx_x_second/model.safetensors", NULL, 32, 32, 9, NULL);
 }
 
 int main(void) {

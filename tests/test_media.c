@@ -351,6 +351,80 @@ static void full_disk_is_reported(void **state) {
     }
 }
 
+/* Frames of a clip: how many, all of this size and each a little bluer than the one before. */
+static void check_clip(const char *path, int width, int height, int count) {
+    zoe_clip *clip;
+    zoe_picture picture;
+    double before = 0;
+    int found = 0;
+    assert_ok(ctx, zoe_clip_open(ctx, path, &clip));
+    for (;; found++) {
+        double blue = 0;
+        assert_ok(ctx, zoe_clip_next(clip, &picture));
+        if (!picture.rgb) break;
+        assert_int_equal(picture.width, width);
+        assert_int_equal(picture.height, height);
+        for (int i = 0; i < width * height; i++) blue += picture.rgb[3 * i + 2];
+        blue /= width * height;
+        assert_true(blue > before + 3 && fabs(blue - 60 - 8 * found) < 4);
+        before = blue;
+        zoe_picture_free(ctx, &picture);
+    }
+    assert_int_equal(found, count);
+    assert_ok(ctx, zoe_clip_next(clip, &picture)); /* stays at its end */
+    assert_null(picture.rgb);
+    zoe_clip_close(clip);
+}
+
+static void reads_clips(void **state) {
+    static const char *const names[] = {"c.y4m", "c.mp4", "c.gif", "c.webm"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        make(in_folder(names[i]), 64, 48, 16, 11);
+        check_clip(in_folder(names[i]), 64, 48, 11);
+    }
+    make(in_folder("p%d.png"), 64, 48, 16, 2);
+    check_clip(in_folder("p0.png"), 64, 48, 1);
+}
+
+static void clips_that_are_none(void **state) {
+    zoe_clip *clip;
+    zoe_picture picture;
+    (void)state;
+    assert_fails(ctx, zoe_clip_open(ctx, in_folder("absent.mp4"), &clip), ZOE_ERR_IO, "absent.mp4");
+    assert_null(clip);
+    test_write(in_folder("text.mp4"), "hello", 5);
+    assert_fails(ctx, zoe_clip_open(ctx, in_folder("text.mp4"), &clip), ZOE_ERR_FORMAT, "text.mp4");
+    /* A picture that ends too early. */
+    size_t size;
+    make(in_folder("p%d.png"), 64, 48, 16, 1);
+    char *bytes = test_read(in_folder("p0.png"), &size);
+    test_write(in_folder("cut.png"), bytes, 60);
+    free(bytes);
+    assert_ok(ctx, zoe_clip_open(ctx, in_folder("cut.png"), &clip));
+    assert_fails(ctx, zoe_clip_next(clip, &picture), ZOE_ERR_FORMAT, "cut.png");
+    assert_null(picture.rgb);
+    zoe_clip_close(clip);
+}
+
+static int read_clip(zoe_context *context, void *path) {
+    zoe_clip *clip;
+    zoe_picture picture;
+    ZOE_TRY(zoe_clip_open(context, path, &clip));
+    int status = zoe_clip_next(clip, &picture);
+    if (status >= 0) zoe_picture_free(context, &picture);
+    zoe_clip_close(clip);
+    return status;
+}
+
+static void clip_allocations(void **state) {
+    char path[256];
+    (void)state;
+    snprintf(path, sizeof path, "%s", in_folder("c.y4m"));
+    make(path, 64, 48, 16, 2);
+    test_every_allocation(read_clip, path);
+}
+
 static void reading_what_is_none(void **state) {
     (void)state;
     zoe_video_info info;
@@ -408,6 +482,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(earlier_file_stays_until_the_end, setup, teardown),
         cmocka_unit_test_setup_teardown(refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(full_disk_is_reported, setup, teardown),
+        cmocka_unit_test_setup_teardown(reads_clips, setup, teardown),
+        cmocka_unit_test_setup_teardown(clips_that_are_none, setup, teardown),
+        cmocka_unit_test_setup_teardown(clip_allocations, setup, teardown),
         cmocka_unit_test_setup_teardown(reading_what_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(every_allocation_may_fail, setup, teardown),
     };

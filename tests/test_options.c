@@ -208,6 +208,8 @@ static void fill(zoe_context *ctx, settings *s) {
         {"negative", ""},
         {"image", "a b.png"},
         {"last-image", "c.png"},
+        {"condition", "a.png@0\nb.mp4@8:0.5"},
+        {"condition-noise", "0.15"},
         {"size", "832x480"},
         {"frames", "17"},
         {"fps", "29.97"},

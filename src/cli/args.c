@@ -143,6 +143,25 @@ static bool take_operand(cli_args *args, const char *word) {
     return true;
 }
 
+/* Puts a further value of an option below the ones that it has. */
+static bool add_value(cli_args *args, size_t index, const char *value) {
+    const char *before = args->values[index];
+    size_t room = sizeof args->lists - args->lists_used;
+    char *list = args->lists + args->lists_used;
+    if (!before) {
+        args->values[index] = value;
+        return true;
+    }
+    size_t length = (size_t)snprintf(list, room, "%s\n%s", before, value) + 1;
+    if (length > room) {
+        cli_complain("--%s: too many values", args->options[index].row.name);
+        return false;
+    }
+    args->values[index] = list;
+    args->lists_used += length;
+    return true;
+}
+
 bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args) {
     *args = (cli_args){.command = command};
     args->count = cli_options(command, args->options);
@@ -167,7 +186,10 @@ bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args
             cli_complain("--%s needs a value: --%s %s", option->row.name, option->row.name, option->row.meta);
             return false;
         }
-        args->values[option - args->options] = option->target == CLI_FLAG ? "" : value ? value : argv[++i];
+        size_t index = (size_t)(option - args->options);
+        if (option->target != CLI_FLAG && !value) value = argv[++i];
+        if (option->row.many && !add_value(args, index, value)) return false;
+        if (!option->row.many) args->values[index] = option->target == CLI_FLAG ? "" : value;
     }
     if (command->operand_required && !args->operand && !cli_value(args, "help")) {
         cli_complain("\"zoe %s\" needs a %s: zoe %s %s", command->name, command->operand, command->name, command->operand);

@@ -68,6 +68,8 @@ struct cli_args {
     const char *values[CLI_MAX_OPTIONS]; /* as given; "" for a flag, NULL if absent */
     size_t count;
     const char *operand; /* NULL if absent */
+    char lists[8192];    /* values of options that were given again and again, a line each */
+    size_t lists_used;
 };
 
 /* Reads what follows the command's name; false after it has told what is wrong. */

@@ -112,9 +112,9 @@ void zoe_av_close(zoe_av_input *input) {
     *input = (zoe_av_input){0};
 }
 
-/* ---- the first frame ---- */
+/* ---- frames ---- */
 
-static int open_decoder(const AVStream *stream, AVCodecContext **out) {
+int zoe_av_open_decoder(const AVStream *stream, AVCodecContext **out) {
     const AVCodec *found = avcodec_find_decoder(stream->codecpar->codec_id);
     AVCodecContext *codec = found ? avcodec_alloc_context3(found) : NULL;
     *out = codec;
@@ -131,8 +131,7 @@ static int open_decoder(const AVStream *stream, AVCodecContext **out) {
     return avcodec_open2(codec, found, NULL);
 }
 
-/* The next packet of the picture's stream, or the end. */
-static int next_packet(zoe_av_input *input, AVPacket *packet) {
+int zoe_av_next_packet(zoe_av_input *input, AVPacket *packet) {
     for (;;) {
         av_packet_unref(packet);
         int code = av_read_frame(input->format, packet);
@@ -142,7 +141,7 @@ static int next_packet(zoe_av_input *input, AVPacket *packet) {
 
 static int decode_first(zoe_av_input *input, AVCodecContext *codec, AVPacket *packet, AVFrame *frame) {
     for (;;) {
-        int code = next_packet(input, packet);
+        int code = zoe_av_next_packet(input, packet);
         if (code < 0 && code != AVERROR_EOF) return code;
         bool end = code == AVERROR_EOF;
         code = avcodec_send_packet(codec, end ? NULL : packet);
@@ -156,10 +155,10 @@ int zoe_av_first_frame(zoe_context *ctx, const char *path, zoe_av_input *input, 
     AVCodecContext *codec = NULL;
     AVPacket *packet = av_packet_alloc();
     *frame = av_frame_alloc();
-    int code = packet && *frame ? open_decoder(input->stream, &codec) : AVERROR(ENOMEM);
+    int code = packet && *frame ? zoe_av_open_decoder(input->stream, &codec) : AVERROR(ENOMEM);
     if (code >= 0) code = decode_first(input, codec, packet, *frame);
     /* What follows in a JPEG is no second frame but an extra, such as a depth or gain map. */
-    if (code >= 0) *more = codec->codec_id != AV_CODEC_ID_MJPEG && next_packet(input, packet) >= 0;
+    if (code >= 0) *more = codec->codec_id != AV_CODEC_ID_MJPEG && zoe_av_next_packet(input, packet) >= 0;
     av_packet_free(&packet);
     avcodec_free_context(&codec);
     if (code >= 0) return ZOE_OK;

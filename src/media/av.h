@@ -30,6 +30,10 @@ typedef struct zoe_av_input {
 int zoe_av_open(zoe_context *ctx, const char *path, const char *what, zoe_av_input *input);
 void zoe_av_close(zoe_av_input *input);
 
+/* A decoder for the stream, and the stream's next packet; both give a status of FFmpeg's. */
+int zoe_av_open_decoder(const AVStream *stream, AVCodecContext **out);
+int zoe_av_next_packet(zoe_av_input *input, AVPacket *packet);
+
 /* Decodes the first frame; *more says whether another one follows. Freed by av_frame_free(). */
 int zoe_av_first_frame(zoe_context *ctx, const char *path, zoe_av_input *input, AVFrame **frame, bool *more);
 

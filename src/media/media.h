@@ -29,6 +29,16 @@ typedef enum zoe_filter {
 /* Resizes to width x height with the antialiasing filters of Pillow (or PyTorch), to the same bytes. */
 int zoe_picture_resize(zoe_context *ctx, const zoe_picture *in, int width, int height, zoe_filter filter, zoe_picture *out);
 
+/* ---- clips: videos, animations and pictures, frame by frame ---- */
+
+typedef struct zoe_clip zoe_clip;
+
+int zoe_clip_open(zoe_context *ctx, const char *path, zoe_clip **out);
+
+/* The next frame, as zoe_picture_load() would give it; out->rgb is NULL past the last. A picture is a clip of one. */
+int zoe_clip_next(zoe_clip *clip, zoe_picture *out);
+void zoe_clip_close(zoe_clip *clip); /* NULL is fine */
+
 /* ---- video out ---- */
 
 typedef struct zoe_video_writer zoe_video_writer;

@@ -41,8 +41,7 @@ static size_t source_pixel(int orientation, int w, int h, int x, int y) {
     return (size_t)sy * (size_t)w + (size_t)sx;
 }
 
-/* Replaces the picture by its upright version. */
-static int turn_upright(zoe_context *ctx, int orientation, zoe_picture *picture) {
+int zoe_picture_turn(zoe_context *ctx, int orientation, zoe_picture *picture) {
     if (orientation == 1) return ZOE_OK;
     int w = picture->width, h = picture->height, width = orientation >= 5 ? h : w, height = orientation >= 5 ? w : h;
     size_t bytes = (size_t)w * (size_t)h * 3;
@@ -65,7 +64,7 @@ int zoe_picture_load(zoe_context *ctx, const char *path, zoe_picture *out) {
     zoe_av_close(&input);
     if (status >= 0) status = zoe_picture_from_frame(ctx, path, frame, out);
     av_frame_free(&frame);
-    if (status >= 0) status = turn_upright(ctx, zoe_exif_orientation(path), out);
+    if (status >= 0) status = zoe_picture_turn(ctx, zoe_exif_orientation(path), out);
     if (status < 0) {
         zoe_picture_free(ctx, out);
         return status;

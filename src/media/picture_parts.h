@@ -12,4 +12,7 @@ int zoe_picture_from_frame(zoe_context *ctx, const char *path, const AVFrame *fr
 /* The EXIF orientation in a JPEG, PNG, WebP or TIFF file: 1 to 8, and 1 where there is none. */
 int zoe_exif_orientation(const char *path);
 
+/* Replaces the picture by its upright version. */
+int zoe_picture_turn(zoe_context *ctx, int orientation, zoe_picture *picture);
+
 #endif

@@ -34,7 +34,7 @@ int zoe_linear_policy_find(zoe_context *ctx, const char *name, zoe_linear_policy
 typedef struct zoe_description {
     const char *family;  /* "Wan" */
     const char *variant; /* "Wan 2.1 T2V 1.3B" */
-    bool takes_image, takes_last_image;
+    bool takes_image, takes_last_image, takes_conditions;
     char sizes[96]; /* rules for sizes and frame counts, in words */
 } zoe_description;
 
@@ -89,8 +89,11 @@ typedef struct zoe_family {
      */
     int (*start_latents)(void *model, zoe_run *run, bool given, float *latents);
     int (*denoise_begin)(void *model, zoe_run *run);
-    /* v receives the guided velocity for the latents x at this step of the schedule. */
-    int (*denoise)(void *model, zoe_run *run, const zoe_sampler *sampler, int step, const zoe_tensor *x, zoe_tensor *v);
+    /*
+     * v receives the guided velocity for the latents x at this step of the schedule. Where the request fixes latents, the
+     * family may put them back into x.
+     */
+    int (*denoise)(void *model, zoe_run *run, const zoe_sampler *sampler, int step, zoe_tensor *x, zoe_tensor *v);
     /* Last changes to the latents; releases what denoising held. */
     int (*denoise_end)(void *model, zoe_run *run, zoe_tensor *x);
     int (*decode)(void *model, zoe_run *run, const zoe_tensor *latents);

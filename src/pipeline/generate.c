@@ -76,6 +76,18 @@ static void end_phase(generation *g) {
 
 /* ---- set-up ---- */
 
+/* Families that take none need not look for them. */
+static int check_conditions(generation *g) {
+    zoe_description model;
+    if (!g->request.conditions && g->request.condition_noise == 0) return ZOE_OK;
+    g->model->family->describe(g->model->impl, &model);
+    if (model.takes_conditions) return ZOE_OK;
+    return zoe_fail(
+        g->run.ctx, ZOE_ERR_UNSUPPORTED,
+        "--condition: this model (%s) takes no pictures or clips at chosen frames%s; LTX-Video from 0.9.5 on does",
+        model.variant, model.takes_image ? ", but a first one with --image" : "");
+}
+
 static int check_request(generation *g) {
     zoe_context *ctx = g->run.ctx;
     const zoe_request *r = &g->request;
@@ -91,6 +103,9 @@ static int check_request(generation *g) {
     if (!isfinite(r->guidance_2))
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "guidance 2 %g: expected 0 or more, or -1 for the same as the first",
                         r->guidance_2);
+    if (!(r->condition_noise >= 0) || !isfinite(r->condition_noise))
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "condition noise %g: expected 0 or more", r->condition_noise);
+    ZOE_TRY(check_conditions(g));
     if (r->width < 0 || r->height < 0)
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "size %dx%d: expected positive numbers", r->width, r->height);
     return ZOE_OK;
@@ -237,7 +252,7 @@ static int run_text(generation *g) {
 }
 
 static int run_image(generation *g) {
-    if (!g->request.image && !g->request.last_image) return ZOE_OK;
+    if (!g->request.image && !g->request.last_image && !g->request.conditions) return ZOE_OK;
     begin_phase(g, ZOE_PHASE_IMAGE, 1);
     int status = g->model->family->encode_image(g->model->impl, &g->run);
     end_phase(g);

@@ -29,6 +29,12 @@ static const zoe_option table[] = {
             .help = "First frame, for models that start from a picture; default: none."),
     REQUEST(ZOE_OPTION_PATH, last_image, "last-image", "FILE",
             .help = "Last frame, for models that go from picture to picture; default: none."),
+    REQUEST(ZOE_OPTION_TEXT, conditions, "condition", "FILE@N[:S]", .many = 1,
+            .help =
+                "Picture or clip to be shown from frame N on, with strength S up to 1, for models that take them there; "
+                "may be given again; default: none."),
+    REQUEST(ZOE_OPTION_REAL, condition_noise, "condition-noise", "S", .min = 0, .max = 10,
+            .help = "Noise added to what is given at full strength, for more motion, such as 0.15; default: 0."),
     REQUEST(ZOE_OPTION_SIZE, width, "size", "WxH", .min = 1, .max = 16384,
             .help = "Width and height in pixels; default: the model's own."),
     REQUEST(ZOE_OPTION_INT, frames, "frames", "N", .min = 1, .max = 100000,

@@ -12,6 +12,7 @@ import sys
 
 import diffusers
 import numpy
+import PIL.ImageSequence
 import safetensors.torch
 import torch
 import transformers
@@ -129,6 +130,23 @@ def load_pipeline(folder):
     return pipeline
 
 
+def frames_of(file):
+    with Image.open(file) as picture:
+        return [frame.convert("RGB") for frame in PIL.ImageSequence.Iterator(picture)]
+
+
+def write_conditions(a, case):
+    """Pictures and lossless clips that move a little from frame to frame; [[file, frame, strength], ...]."""
+    rows = []
+    for i, (size, count, frame, strength) in enumerate(a.condition):
+        frames = [wan_case.picture((size[0] + count, size[1]), a.seed + 10 * i).crop((k, 0, k + size[0], size[1]))
+                  for k in range(count)]
+        file = f"given{i}.png"
+        frames[0].save(case / file, **(dict(save_all=True, append_images=frames[1:], duration=40) if count > 1 else {}))
+        rows.append([file, frame, strength])
+    return rows
+
+
 def compute(a, case, call):
     pipeline = load_pipeline(case / "model")
     generator = torch.Generator().manual_seed(a.seed)
@@ -147,7 +165,7 @@ def compute(a, case, call):
         return {}
 
     pipeline.transformer.register_forward_hook(first_call, with_kwargs=True)
-    settings = {key: value for key, value in call.items() if key != "seed"}
+    settings = {key: value for key, value in call.items() if key not in ("seed", "conditions")}
     pictures = [Image.open(case / f"{name}.png").convert("RGB") for name in ("image", "last_image")
                 if (case / f"{name}.png").exists()]
     if a.variant == "ltx-0.9.5" and pictures:
@@ -156,6 +174,11 @@ def compute(a, case, call):
                         image_cond_noise_scale=0.0)
     elif pictures:
         settings["image"] = pictures[0]
+    if a.condition:
+        given = [(frames_of(case / file), frame, strength) for file, frame, strength in call["conditions"]]
+        settings.update(image=[f[0] if len(f) == 1 else None for f, _, _ in given],
+                        video=[f if len(f) > 1 else None for f, _, _ in given],
+                        frame_index=[frame for _, frame, _ in given], strength=[strength for _, _, strength in given])
     if a.variant in ("ltx-0.9.1", "ltx-0.9.5"):
         settings.update(decode_timestep=0.05, decode_noise_scale=0.025)
     if a.variant in COGVIDEOX:
@@ -188,6 +211,9 @@ def make(a):
         call["frame_rate"] = a.fps
     if a.timesteps:
         call["timesteps"] = a.timesteps
+    if a.condition:
+        call["conditions"] = write_conditions(a, case)
+        call["image_cond_noise_scale"] = a.condition_noise
     found = compute(a, case, call)
     safetensors.torch.save_file(found, case / "golden.safetensors")
     call["made_with"] = " ".join(a.arguments)
@@ -197,6 +223,13 @@ def make(a):
     print(f"video {tuple(video.shape)}, mean {video.mean():.2f}, std {video.std():.2f}, "
           f"at its limits {((video <= 0) | (video >= 1)).float().mean():.1%}; "
           f"{sum(f.stat().st_size for f in case.rglob('*') if f.is_file()) / 1024:.0f} KiB")
+
+
+def condition(text):
+    shape, place = text.split("@")
+    width, height, count = map(int, shape.split("x"))
+    frame, strength = place.split(":")
+    return (width, height), count, int(frame), float(strength)
 
 
 def parse(arguments):
@@ -215,6 +248,9 @@ def parse(arguments):
     p.add_argument("--scheduler", choices=("ddim", "dpm"), default="dpm")
     p.add_argument("--spacing", choices=("trailing", "linspace", "leading"), default="trailing")
     p.add_argument("--steps", type=int, default=4)
+    p.add_argument("--condition", type=condition, action="append", default=[], metavar="WxHxCOUNT@FRAME:STRENGTH",
+                   help="a picture, or a clip of COUNT frames")
+    p.add_argument("--condition-noise", type=float, default=0.0)
     p.add_argument("--stochastic", action="store_true")
     p.add_argument("--timesteps", type=lambda text: [float(t) for t in text.split(",")])
     p.add_argument("--guidance", type=float, default=5.0)

@@ -43,3 +43,12 @@ layout() {
     "${PYTHON:-python3}" "../../reference/$2" "$1/model" "../layouts/$1$3"
 }
 for name in ltx_x_first ltx_x_second ltx_x_end; do layout $name ltx_file.py /model.safetensors; done
+
+# Pictures and clips from any frame on: strengths that let latents move late, in place and in front of the video's, clips that
+# are cut to 8n+1 frames and to the video's end, and noise on what is given.
+make ltx_x_pictures --variant ltx-0.9.5 --model ltx_x_end --size 64x32 --frames 17 --steps 4 --timesteps 1000,700,450,200 \
+    --condition 70x40x1@0:0.6 --condition 30x20x1@5:1 --condition 64x32x1@16:0.5 --condition-noise 0.15 --seed 50
+make ltx_x_clips --variant ltx-0.9.5 --model ltx_x_end --size 32x32 --frames 33 --steps 3 --condition 40x32x12@0:1 \
+    --condition 32x32x17@16:0.7 --seed 51
+make ltx_x_clip --variant ltx-0.9.5 --model ltx_x_end --size 32x32 --frames 25 --steps 3 --guidance 1 \
+    --condition 32x32x9@8:1 --condition-noise 0.1 --seed 52

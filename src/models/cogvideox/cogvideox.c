@@ -221,7 +221,7 @@ static double guidance_at(const zoe_run *run, double timestep) {
     return 1 + g * (1 - cos(PI * pow((n - timestep) / n, 5))) / 2;
 }
 
-static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int step, const zoe_tensor *x, zoe_tensor *v) {
+static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int step, zoe_tensor *x, zoe_tensor *v) {
     cogvideox_model *m = model;
     double timestep = zoe_sampler_timesteps(sampler)[step];
     const zoe_tensor *parts[] = {x, &m->condition};

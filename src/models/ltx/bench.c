@@ -50,7 +50,7 @@ static int random_latents(task_state *t, const zoe_bench_settings *s, int64_t ch
 static int run_denoiser(void *state) {
     task_state *t = state;
     zoe_tensor tokens = ZOE_VIEW(&t->latents, t->grid.video, t->latents.shape[3]);
-    return zoe_ltx_denoiser_forward(t->denoiser, &t->grid, &t->context, NULL, &tokens, 0, 500, &t->v);
+    return zoe_ltx_denoiser_forward(t->denoiser, &t->grid, &t->context, NULL, &tokens, (const double[]){500}, &t->v);
 }
 
 static int prepare_denoiser(task_state *t, const zoe_config *config, const zoe_bench_settings *s, zoe_weight_form form) {

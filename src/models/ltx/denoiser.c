@@ -167,12 +167,12 @@ const zoe_ltx_config *zoe_ltx_denoiser_config(const zoe_ltx_denoiser *d) {
  * Position of a token on each axis as a fraction of 20 seconds and 2048 pixels. In float32, in the reference's order of
  * operations: the highest frequencies turn the smallest difference into another angle.
  */
-static void fractions(const zoe_ltx_place *p, int64_t frame, int64_t y, int64_t x, bool front, float out[3]) {
-    if (p->causal) {
-        int64_t pixel = (frame > 0 ? 8 * frame - 7 : 0) + (front ? p->last_frame : 0);
+static void fractions(const zoe_ltx_place *p, int64_t frame, int64_t y, int64_t x, float out[3]) {
+    if (p->causal || frame < p->fronts) {
+        int64_t later = frame - p->fronts, pixel = later < 0 ? p->front_pixels[frame] : later > 0 ? 8 * later - 7 : 0;
         out[0] = (float)pixel * (float)(1.0 / p->fps) / 20.0f;
     } else {
-        out[0] = (float)frame * (float)(8.0 / p->fps) / 20.0f;
+        out[0] = (float)(frame - p->fronts) * (float)(8.0 / p->fps) / 20.0f;
     }
     out[1] = (float)(32 * y) / 2048.0f;
     out[2] = (float)(32 * x) / 2048.0f;
@@ -195,9 +195,9 @@ static void fill_tables(const zoe_ltx_place *p, const zoe_ltx_grid *grid, const 
     int64_t plane = p->size[1] * p->size[2];
 #pragma omp parallel for schedule(static)
     for (int64_t token = 0; token < grid->tokens; token++) {
-        int64_t at = token - grid->front, pixel = token % plane;
+        int64_t pixel = token % plane;
         float fraction[3];
-        fractions(p, at < 0 ? 0 : at / plane, pixel / p->size[2], pixel % p->size[2], at < 0, fraction);
+        fractions(p, token / plane, pixel / p->size[2], pixel % p->size[2], fraction);
         angles(fraction, frequencies, width, cos_table + token * (width / 2), sin_table + token * (width / 2));
     }
 }
@@ -205,8 +205,12 @@ static void fill_tables(const zoe_ltx_place *p, const zoe_ltx_grid *grid, const 
 int zoe_ltx_grid_create(zoe_ltx_denoiser *d, const zoe_ltx_place *place, zoe_ltx_grid *grid) {
     zoe_backend *be = d->be;
     int64_t plane = place->size[1] * place->size[2], count = d->width / 6, half = d->width / 2;
-    *grid = (zoe_ltx_grid){.front = place->last_frame ? plane : 0, .video = place->size[0] * plane};
+    *grid = (zoe_ltx_grid){.front = place->fronts * plane,
+                           .video = place->size[0] * plane,
+                           .levels = place->levels > 1 ? place->levels : 1};
     grid->tokens = grid->front + grid->video;
+    if (grid->levels > ZOE_LTX_LEVELS) return zoe_fail(be->ctx, ZOE_ERR_INTERNAL, "%d groups of tokens", grid->levels);
+    if (grid->levels > 1) ZOE_TRY(zoe_nn_from_host(be, &grid->groups, ZOE_I32, 1, &grid->tokens, place->groups));
     const int64_t shape[2] = {grid->tokens, half};
     float *tables = NULL, *frequencies = NULL;
     int status;
@@ -280,24 +284,12 @@ static const zoe_tensor *row_group(const modulation *m) {
     return m->row_group.rank ? &m->row_group : NULL;
 }
 
-/* Tokens up to `given` are group 0 and have timestep 0, the others group 1; without any, there is one group. */
-static int split_tokens(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, int64_t given, modulation *m) {
-    int32_t *group;
-    ZOE_TRY(ZOE_NEW_ARRAY(d->be->ctx, group, grid->tokens));
-    for (int64_t i = given; i < grid->tokens; i++) group[i] = 1;
-    int status = zoe_nn_from_host(d->be, &m->row_group, ZOE_I32, 1, &grid->tokens, group);
-    zoe_free(d->be->ctx, group);
-    return status;
-}
-
-static int time_modulation(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, int64_t given, double timestep, modulation *m) {
+static int time_modulation(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const double *timesteps, modulation *m) {
     zoe_backend *be = d->be;
-    const double timesteps[2] = {given ? 0 : timestep, timestep};
-    int64_t groups = given ? 2 : 1;
-    float rows[2 * FREQ_DIM];
+    int64_t groups = grid->levels;
+    float rows[ZOE_LTX_LEVELS * FREQ_DIM];
     zoe_tensor sinusoid, hidden, activated;
-    *m = (modulation){.groups = (int)groups};
-    if (given) ZOE_TRY(split_tokens(d, grid, given, m));
+    *m = (modulation){.groups = grid->levels, .row_group = grid->groups};
     zoe_timestep_embedding(rows, timesteps, groups, FREQ_DIM);
     ZOE_TRY(ZOE_NEW(be, &m->embedding, ZOE_F32, groups, d->width));
     ZOE_TRY(ZOE_NEW(be, &m->six, ZOE_F32, groups, 6, d->width));
@@ -441,25 +433,25 @@ static int project_in(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_t
     return ZOE_OK;
 }
 
-/* v [video, channels] from x [tokens, width] */
+/* v [video or tokens, channels] from x [tokens, width] */
 static int project_out(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const modulation *m, const zoe_tensor *x,
                        zoe_tensor *v) {
     zoe_backend *be = d->be;
     zoe_tensor rows, n, out, groups, base = ZOE_VIEW(&m->embedding, m->groups, 1, d->width);
-    zoe_tensor video = zoe_view_slice(x, 0, grid->front, grid->video);
+    int64_t count = v->shape[0], first = grid->tokens - count;
+    zoe_tensor last = zoe_view_slice(x, 0, first, count);
     ZOE_TRY(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 2, d->width));
     ZOE_TRY(add_table(d, &d->ends.table, &base, &rows));
-    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->video, d->width));
-    if (row_group(m)) groups = zoe_view_slice(&m->row_group, 0, grid->front, grid->video);
-    ZOE_TRY(norm_modulate(d, ZOE_NORM_LAYER, &n, &video, &rows, 0, row_group(m) ? &groups : NULL));
-    ZOE_TRY(ZOE_NEW(be, &out, be->dtype, grid->video, d->config.out_channels));
+    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, count, d->width));
+    if (row_group(m)) groups = zoe_view_slice(&m->row_group, 0, first, count);
+    ZOE_TRY(norm_modulate(d, ZOE_NORM_LAYER, &n, &last, &rows, 0, row_group(m) ? &groups : NULL));
+    ZOE_TRY(ZOE_NEW(be, &out, be->dtype, count, d->config.out_channels));
     ZOE_TRY(zoe_nn_linear(be, &out, &n, &d->ends.out, ZOE_ACT_NONE));
     return zoe_op_copy(be, v, &out);
 }
 
 int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
-                             const zoe_tensor *front, const zoe_tensor *latents, int64_t given, double timestep,
-                             zoe_tensor *v) {
+                             const zoe_tensor *front, const zoe_tensor *latents, const double *timesteps, zoe_tensor *v) {
     zoe_backend *be = d->be;
     size_t mark = zoe_arena_mark(be);
     modulation m;
@@ -468,7 +460,7 @@ int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, cons
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
     ZOE_TRY_DONE(ZOE_NEW(be, &x, be->dtype, grid->tokens, d->width));
     ZOE_TRY_DONE(project_in(d, grid, front, latents, &x));
-    ZOE_TRY_DONE(time_modulation(d, grid, grid->front + given, timestep, &m));
+    ZOE_TRY_DONE(time_modulation(d, grid, timesteps, &m));
     for (int i = 0; i < (int)d->config.layers; i++) {
         ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));
         ZOE_TRY_DONE(run_block(d, i, grid, context, &m, &x));

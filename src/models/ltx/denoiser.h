@@ -33,13 +33,22 @@ const zoe_ltx_config *zoe_ltx_denoiser_config(const zoe_ltx_denoiser *d);
 typedef struct zoe_ltx_place {
     int64_t size[3]; /* latent frames, height, width */
     double fps;
-    bool causal;        /* latent frame 0 is one frame of the video, the others eight each; else all are eight each */
-    int64_t last_frame; /* frame of the video that one more latent frame, in front of the others, belongs to; 0: none */
+    bool causal; /* latent frame 0 is one frame of the video, the others eight each; else all are eight each */
+    /* Further latent frames in front of those: how many, and the frame of the video that each begins at. */
+    int64_t fronts;
+    const int64_t *front_pixels;
+    /* Groups of tokens with timesteps of their own: how many, and [tokens] the group of each. Up to 1: one for all. */
+    int levels;
+    const int32_t *groups;
 } zoe_ltx_place;
 
-/* What stays the same from step to step, on the arena. Tokens: those of the frame in front, then the video's. */
+#define ZOE_LTX_LEVELS 18 /* most groups */
+
+/* What stays the same from step to step, on the arena. Tokens: those of the frames in front, then the video's. */
 typedef struct zoe_ltx_grid {
     int64_t front, video, tokens;
+    int levels;
+    zoe_tensor groups;   /* [tokens] i32, or rank 0 with one group */
     zoe_tensor cos, sin; /* [tokens, width / 2] */
 } zoe_ltx_grid;
 
@@ -54,12 +63,10 @@ typedef struct zoe_ltx_context {
 int zoe_ltx_context_create(zoe_ltx_denoiser *d, const float *text, int64_t count, zoe_ltx_context *context);
 
 /*
- * One forward. latents [video, in_channels] float32; front [grid->front, in_channels], or NULL without a frame in front;
- * given: tokens at the start of the video (and all in front) that are part of the condition, with timestep 0;
- * v [video, out_channels] float32 receives the predicted velocity.
+ * One forward. latents [video, in_channels] float32; front [grid->front, in_channels], or NULL without frames in front;
+ * timesteps[grid->levels]; v float32 receives the predicted velocity of the last tokens, [video or tokens, out_channels].
  */
 int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
-                             const zoe_tensor *front, const zoe_tensor *latents, int64_t given, double timestep,
-                             zoe_tensor *v);
+                             const zoe_tensor *front, const zoe_tensor *latents, const double *timesteps, zoe_tensor *v);
 
 #endif

@@ -168,7 +168,7 @@ static int check_vae(const zoe_config *c) {
 
 /* The schedule of the version, unless the metadata name another. */
 static int read_schedule(ltx_model *m, const zoe_config *c) {
-    const char *sampler = m->conditions ? "LinearQuadratic" : "Uniform", *shifting = m->conditions ? "" : "SD3";
+    const char *sampler = m->keyframes ? "LinearQuadratic" : "Uniform", *shifting = m->keyframes ? "" : "SD3";
     zoe_schedule_config *s = &m->schedule;
     *s = (zoe_schedule_config){.solver = ZOE_SOLVER_EULER, .flow_shift = 1, .train_steps = 1000};
     ZOE_TRY(zoe_config_text(c, "sampler", &sampler));
@@ -217,7 +217,7 @@ static int make_networks(ltx_model *m, const zoe_config *metadata, zoe_weight_fo
     ZOE_TRY(zoe_config_int(&transformer, "num_attention_heads", 1, 4096, &heads));
     ZOE_TRY(zoe_ltx_config_from_checkpoint(m->be->ctx, m->denoiser_ckpt, heads, &config));
     ZOE_TRY(zoe_ltx_vae_config_from_checkpoint(m->be->ctx, m->vae_ckpt, &vae_config));
-    m->conditions = m->causal = vae_config.shuffles;
+    m->keyframes = m->causal = vae_config.shuffles;
     ZOE_TRY(zoe_config_bool(&transformer, "causal_temporal_positioning", &m->causal));
     ZOE_TRY(zoe_ltx_denoiser_create(m->be, &config, m->denoiser_ckpt, form, &m->denoiser));
     return zoe_ltx_vae_create(m->be, &vae_config, m->vae_ckpt, &m->vae);

@@ -26,7 +26,8 @@ static void describe(const void *model, zoe_description *out) {
     *out = (zoe_description){.family = "LTX-Video",
                              .variant = m->variant,
                              .takes_image = true,
-                             .takes_last_image = m->conditions};
+                             .takes_last_image = m->keyframes,
+                             .takes_conditions = m->keyframes};
     snprintf(out->sizes, sizeof out->sizes, "width and height multiples of %d, frames %dn+1", space_factor(m),
              time_factor(m));
 }
@@ -56,15 +57,13 @@ static int check(const ltx_model *m, const zoe_request *r) {
     if (r->frames != below)
         return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT, "%d frames: this model makes %dn+1 frames; the nearest are %d and %d",
                         r->frames, factor, below, below + factor);
-    if (r->last_image && r->frames == 1)
-        return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT, "--last-image: a video of one frame has no other last frame");
-    return ZOE_OK;
+    return zoe_ltx_check_conditions(m, r);
 }
 
 static int prepare(void *model, zoe_request *r, zoe_run *run) {
     ltx_model *m = model;
     int step = space_factor(m);
-    ZOE_TRY(zoe_ltx_take_pictures(m, r, step));
+    ZOE_TRY(zoe_ltx_take_conditions(m, r, step));
     if (!r->negative) r->negative = "";
     ZOE_TRY(check(m, r));
     m->size[0] = (r->frames - 1) / time_factor(m) + 1;
@@ -86,14 +85,14 @@ static int prepare(void *model, zoe_request *r, zoe_run *run) {
  */
 static int encode_prompt(ltx_model *m, zoe_run *run, const char *prompt, const char *dump_name, ltx_text *out) {
     zoe_context *ctx = run->ctx;
-    int most = m->conditions ? 256 : 128;
+    int most = m->keyframes ? 256 : 128;
     int64_t width = zoe_t5_configuration(m->text)->width;
     int32_t *ids = NULL, *padded = NULL;
     int status;
     ZOE_TRY_DONE(zoe_tokenizer_encode(m->tokenizer, prompt, most, &ids, &out->count));
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, padded, most));
     memcpy(padded, ids, (size_t)out->count * sizeof *ids);
-    int rows = m->conditions && !run->dump ? out->count : most, attended = m->conditions ? out->count : most;
+    int rows = m->keyframes && !run->dump ? out->count : most, attended = m->keyframes ? out->count : most;
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, out->states, rows * width));
     ZOE_TRY_DONE(zoe_t5_encode_masked(m->text, padded, rows, attended, out->states));
     ZOE_TRY_DONE(zoe_run_dump(run, dump_name, 3, (const int64_t[]){1, rows, width}, out->states));
@@ -119,7 +118,7 @@ static int encode_text(void *model, zoe_run *run) {
 /* ---- pictures ---- */
 
 static int encode_image(void *model, zoe_run *run) {
-    return zoe_ltx_encode_pictures(model, run);
+    return zoe_ltx_encode_conditions(model, run);
 }
 
 static int start_latents(void *model, zoe_run *run, bool given, float *latents) {
@@ -128,37 +127,86 @@ static int start_latents(void *model, zoe_run *run, bool given, float *latents) 
 
 /* ---- denoising ---- */
 
-static int denoise_begin(void *model, zoe_run *run) {
-    ltx_model *m = model;
+static int make_grid(ltx_model *m, zoe_run *run) {
+    int32_t *groups;
+    ZOE_TRY(zoe_ltx_group_tokens(m, &groups));
     zoe_ltx_place place = {.size = {m->size[0], m->size[1], m->size[2]},
                            .fps = run->request->fps,
                            .causal = m->causal,
-                           .last_frame = m->last.rank ? run->request->frames - 1 : 0};
+                           .fronts = m->fronts,
+                           .front_pixels = m->front_pixels,
+                           .levels = m->level_count,
+                           .groups = groups};
+    int status = zoe_ltx_grid_create(m->denoiser, &place, &m->grid);
+    zoe_free(run->ctx, groups);
+    return status;
+}
+
+static int denoise_begin(void *model, zoe_run *run) {
+    ltx_model *m = model;
     m->mark = zoe_arena_mark(m->be);
-    ZOE_TRY(zoe_ltx_grid_create(m->denoiser, &place, &m->grid));
+    ZOE_TRY(make_grid(m, run));
     for (int i = 0; i < 2; i++)
         if (m->prompts[i].states)
             ZOE_TRY(zoe_ltx_context_create(m->denoiser, m->prompts[i].states, m->prompts[i].count, &m->contexts[i]));
     return ZOE_OK;
 }
 
-static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int step, const zoe_tensor *x, zoe_tensor *v) {
+/* v, for all tokens or the video's alone, with guidance */
+static int predict(ltx_model *m, zoe_run *run, double timestep, const zoe_tensor *x, zoe_tensor *v) {
+    const zoe_tensor *front = m->fronts ? &m->front : NULL;
+    double timesteps[ZOE_LTX_LEVELS];
+    zoe_tensor u;
+    for (int i = 0; i < m->level_count; i++) timesteps[i] = zoe_ltx_timestep(m->levels[i], timestep);
+    ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, &m->contexts[0], front, x, timesteps, v));
+    if (!guided(run->request)) return ZOE_OK;
+    ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
+    ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, &m->contexts[1], front, x, timesteps, &u));
+    return zoe_guide(m->be, v, &u, run->request->guidance);
+}
+
+/* What is in front moves by v [front, channels], where its strength lets it. */
+static int move_front(ltx_model *m, double timestep, double by, const zoe_tensor *v) {
+    int64_t plane = m->size[1] * m->size[2];
+    for (int64_t i = 0; i < m->fronts; i++) {
+        if (!zoe_ltx_moves(m->front_strength[i], timestep)) continue;
+        zoe_tensor part = zoe_view_slice(&m->front, 0, i * plane, plane), velocity = zoe_view_slice(v, 0, i * plane, plane);
+        ZOE_TRY(zoe_op_lincomb(m->be, &part, 2, (const zoe_tensor *[]){&part, &velocity}, (float[]){1, (float)by}));
+    }
+    return ZOE_OK;
+}
+
+/* No velocity where the conditions' strength holds the latents. */
+static int hold(ltx_model *m, double timestep, zoe_tensor *v) {
+    int64_t plane = m->size[1] * m->size[2];
+    for (int64_t i = 0; m->strength && i < m->size[0]; i++) {
+        zoe_tensor still = zoe_view_slice(v, 0, i * plane, plane);
+        if (!zoe_ltx_moves(m->strength[i], timestep)) ZOE_TRY(zoe_op_zero(m->be, &still));
+    }
+    return ZOE_OK;
+}
+
+static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int step, zoe_tensor *x, zoe_tensor *v) {
     ltx_model *m = model;
     double timestep = zoe_sampler_timesteps(sampler)[step];
-    const zoe_tensor *last = m->last.rank ? &m->last : NULL;
-    int64_t given = m->first ? m->size[1] * m->size[2] : 0;
+    const double *sigmas = zoe_sampler_sigmas(sampler) + step;
+    bool front_moves = false;
     size_t mark = zoe_arena_mark(m->be);
-    zoe_tensor u;
-    ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, &m->contexts[0], last, x, given, timestep, v));
-    if (guided(run->request)) {
-        ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
-        ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, &m->contexts[1], last, x, given, timestep, &u));
-        ZOE_TRY(zoe_guide(m->be, v, &u, run->request->guidance));
+    for (int64_t i = 0; i < m->fronts; i++) front_moves = front_moves || zoe_ltx_moves(m->front_strength[i], timestep);
+    ZOE_TRY(zoe_ltx_restore(m, run, timestep, x));
+    if (front_moves) {
+        zoe_tensor all;
+        ZOE_TRY(ZOE_NEW(m->be, &all, ZOE_F32, m->grid.tokens, v->shape[1]));
+        ZOE_TRY(predict(m, run, timestep, x, &all));
+        zoe_tensor front = zoe_view_slice(&all, 0, 0, m->grid.front);
+        zoe_tensor video = zoe_view_slice(&all, 0, m->grid.front, m->grid.video);
+        ZOE_TRY(move_front(m, timestep, sigmas[1] - sigmas[0], &front));
+        ZOE_TRY(zoe_op_copy(m->be, v, &video));
+    } else {
+        ZOE_TRY(predict(m, run, timestep, x, v));
     }
     zoe_arena_release(m->be, mark);
-    /* What is given stays as it is. */
-    zoe_tensor still = zoe_view_slice(v, 0, 0, given);
-    return given ? zoe_op_zero(m->be, &still) : ZOE_OK;
+    return hold(m, timestep, v);
 }
 
 static int denoise_end(void *model, zoe_run *run, zoe_tensor *x) {
@@ -188,15 +236,10 @@ static void finish(void *model) {
     ltx_model *m = model;
     zoe_context *ctx = m->be->ctx;
     for (int i = 0; i < 2; i++) {
-        zoe_picture_free(ctx, &m->pictures[i]);
         zoe_free(ctx, m->prompts[i].states);
         m->prompts[i] = (ltx_text){0};
     }
-    zoe_free(ctx, m->noise);
-    zoe_free(ctx, m->first);
-    m->noise = m->first = NULL;
-    zoe_backend_free(m->be, m->last.data);
-    m->last = (zoe_tensor){0};
+    zoe_ltx_free_conditions(m);
     zoe_weights_unload(zoe_t5_weights(m->text));
     zoe_weights_unload(zoe_ltx_denoiser_weights(m->denoiser));
     zoe_weights_unload(zoe_ltx_vae_weights(m->vae));

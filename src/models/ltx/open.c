@@ -31,7 +31,7 @@ static int read_schedule(ltx_model *m, const zoe_folder *folder) {
     if (status == ZOE_OK && m->schedule.solver != ZOE_SOLVER_EULER)
         status = zoe_fail(folder->ctx, ZOE_ERR_UNSUPPORTED, "%s: expected FlowMatchEulerDiscreteScheduler for this model",
                           config.path);
-    m->schedule.points = m->conditions ? ZOE_POINTS_LINEAR_QUADRATIC : ZOE_POINTS_EVEN;
+    m->schedule.points = m->keyframes ? ZOE_POINTS_LINEAR_QUADRATIC : ZOE_POINTS_EVEN;
     zoe_config_free(&config);
     return status;
 }
@@ -78,7 +78,7 @@ static void set_defaults(ltx_model *m) {
 static int open_parts(ltx_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
     const char *class = "";
     ZOE_TRY(zoe_config_text(&folder->index, "_class_name", &class));
-    m->conditions = m->causal = strcmp(class, "LTXConditionPipeline") == 0;
+    m->keyframes = m->causal = strcmp(class, "LTXConditionPipeline") == 0;
     ZOE_TRY(read_schedule(m, folder));
     ZOE_TRY(zoe_part_text(folder, m->be, NULL, linear->text, &m->tokenizer, &m->text_ckpt, &m->text));
     ZOE_TRY(open_denoiser(m, folder, linear->denoiser));

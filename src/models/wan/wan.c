@@ -143,7 +143,7 @@ static int put_picture(wan_model *m, zoe_tensor *x) {
     return zoe_op_copy(m->be, &first, &m->condition);
 }
 
-static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int step, const zoe_tensor *x, zoe_tensor *v) {
+static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int step, zoe_tensor *x, zoe_tensor *v) {
     wan_model *m = model;
     const zoe_request *r = run->request;
     double timestep = zoe_sampler_timesteps(sampler)[step], timesteps[2] = {timestep, timestep};
