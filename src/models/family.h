@@ -8,7 +8,7 @@
 #include "formats/checkpoint.h"
 #include "formats/json.h"
 #include "formats/tokenizer.h"
-#include "nn/canvas.h"
+#include "nn/film.h"
 #include "nn/t5.h"
 #include "sample/sampler.h"
 

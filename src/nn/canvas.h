@@ -19,9 +19,6 @@ typedef struct zoe_tiling {
     int bands; /* for ZOE_TILING_BANDS, 2 or more */
 } zoe_tiling;
 
-/* Receives one frame [height, width, 3] float32 on the host; a negative status ends the decoding with it. */
-typedef int (*zoe_frame_sink)(void *user, const float *frame);
-
 /* The reference's tiles, in pixels (or what the network makes of them); axis 0: height, 1: width. */
 typedef struct zoe_tiles {
     int64_t size[2], stride[2]; /* of a tile, and from tile to tile */

@@ -23,7 +23,7 @@ template <int COLS> __global__ void __launch_bounds__(THREADS) conv_mma_kernel(z
     uint32_t base = shared_address(shared);
     int column0 = blockIdx.x * COLS, row0 = blockIdx.y * ROWS, frame = blockIdx.z;
     int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 % 2, warp_column = threadIdx.x / 64;
-    conv_fetcher<ROWS, COLS, 4, THREADS> fetcher(p, frame, row0, column0);
+    conv_fetcher<ROWS, COLS, 4, THREADS, false> fetcher(p, frame, row0, column0);
     int steps = fetcher.steps;
     auto fetch = [&](int stage) {
         uint32_t a = base + stage * stage_size;

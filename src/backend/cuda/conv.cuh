@@ -22,7 +22,7 @@ template <typename T> __device__ __forceinline__ const T *input_frame(const zoe_
  * What a step needs is kept as offsets that change with the kernel's tap alone: with few warps on a processor, the time of
  * a step is the length of this code.
  */
-template <int ROWS, int COLS, int PIECES, int THREADS> struct conv_fetcher {
+template <int ROWS, int COLS, int PIECES, int THREADS, bool CACHED> struct conv_fetcher {
     static constexpr int STEP = THREADS / PIECES, A = ROWS / STEP, B = (COLS + STEP - 1) / STEP;
     int line[A], column[A];     /* of the pixels' first tap */
     int pixel[A];               /* elements from the frame's start at the present tap; negative: zeros */
@@ -80,8 +80,13 @@ template <int ROWS, int COLS, int PIECES, int THREADS> struct conv_fetcher {
         int row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
         const bf16 *zeros = (const bf16 *)p.w, *x = from + channel, *weights = zeros + k + channel;
 #pragma unroll
-        for (int i = 0; i < A; i++)
-            cp_async16(at(a, row + STEP * i, piece), pixel[i] >= 0 ? x + pixel[i] : zeros, pixel[i] >= 0);
+        for (int i = 0; i < A; i++) {
+            const bf16 *source = pixel[i] >= 0 ? x + pixel[i] : zeros;
+            if (CACHED)
+                cp_async16_cached(at(a, row + STEP * i, piece), source, pixel[i] >= 0);
+            else
+                cp_async16(at(a, row + STEP * i, piece), source, pixel[i] >= 0);
+        }
 #pragma unroll
         for (int i = 0; i < B; i++) {
             bool there = from && weight[i] >= 0;

@@ -5,8 +5,6 @@
 #include "backend/cuda/conv.cuh"
 #include "backend/cuda/wgmma.cuh"
 
-#define ROWS    128
-#define STAGES  4
 #define THREADS 256
 
 /* Rows of 64 channels, 128 bytes. */
@@ -14,23 +12,28 @@ __device__ __forceinline__ uint32_t tile_at(uint32_t base, int row, int piece) {
     return base + (uint32_t)(row * 128 + ((piece ^ (row & 7)) * 16));
 }
 
-template <int COLS> __global__ void __launch_bounds__(THREADS) conv_wgmma_kernel(zoe_cuda_convolution p) {
+/* Each warpgroup takes half of the rows, in tiles of 64. */
+template <int ROWS, int COLS, int STAGES, bool CACHED>
+__global__ void __launch_bounds__(THREADS) conv_wgmma_kernel(zoe_cuda_convolution p) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) char shared[];
     constexpr uint32_t a_size = ROWS * 128, stage_size = a_size + COLS * 128;
+    constexpr int tiles = ROWS / 128;
     uint32_t base = shared_address(shared);
     int column0 = blockIdx.x * COLS, row0 = blockIdx.y * ROWS, frame = blockIdx.z;
     int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    conv_fetcher<ROWS, COLS, 8, THREADS> fetcher(p, frame, row0, column0);
+    conv_fetcher<ROWS, COLS, 8, THREADS, CACHED> fetcher(p, frame, row0, column0);
     int steps = fetcher.steps;
     auto fetch = [&](int stage) {
         uint32_t a = base + stage * stage_size;
         fetcher.fetch(p, frame, a, a + a_size, tile_at);
     };
 
-    float sum[COLS / 2];
+    float sum[tiles][COLS / 2];
 #pragma unroll
-    for (int i = 0; i < COLS / 2; i++) sum[i] = 0;
+    for (int j = 0; j < tiles; j++)
+#pragma unroll
+        for (int i = 0; i < COLS / 2; i++) sum[j][i] = 0;
 
 #pragma unroll
     for (int s = 0; s < STAGES - 2; s++) {
@@ -41,11 +44,14 @@ template <int COLS> __global__ void __launch_bounds__(THREADS) conv_wgmma_kernel
         cp_async_wait<STAGES - 3>();
         fence_async();
         __syncthreads();
-        uint32_t a_tile = base + s % STAGES * stage_size + group * 64 * 128,
+        uint32_t a_tile = base + s % STAGES * stage_size + group * tiles * 64 * 128,
                  b_tile = base + s % STAGES * stage_size + a_size;
         wgmma_fence();
 #pragma unroll
-        for (int k = 0; k < 4; k++) wgmma_bf16<COLS>(sum, wgmma_tile(a_tile + k * 32), wgmma_tile(b_tile + k * 32));
+        for (int k = 0; k < 4; k++)
+#pragma unroll
+            for (int j = 0; j < tiles; j++)
+                wgmma_bf16<COLS>(sum[j], wgmma_tile(a_tile + j * 64 * 128 + k * 32), wgmma_tile(b_tile + k * 32));
         wgmma_commit();
         /* The stage before the one before was left by both groups ahead of the barrier: its place takes what comes next. */
         wgmma_wait<1>();
@@ -58,28 +64,33 @@ template <int COLS> __global__ void __launch_bounds__(THREADS) conv_wgmma_kernel
     cp_async_wait<0>();
     __syncthreads();
 #pragma unroll
-    for (int j = 0; j < COLS / 8; j++)
+    for (int i = 0; i < tiles; i++)
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int row = group * 64 + warp * 16 + lane / 4 + half * 8, n = j * 8 + lane % 4 * 2;
-            *(float2 *)(result + row * (COLS + 4) + n) = make_float2(sum[4 * j + 2 * half], sum[4 * j + 2 * half + 1]);
-        }
+        for (int j = 0; j < COLS / 8; j++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                int row = (group * tiles + i) * 64 + warp * 16 + lane / 4 + half * 8, n = j * 8 + lane % 4 * 2;
+                *(float2 *)(result + row * (COLS + 4) + n) =
+                    make_float2(sum[i][4 * j + 2 * half], sum[i][4 * j + 2 * half + 1]);
+            }
     __syncthreads();
     conv_write<ROWS, COLS, THREADS>(p, result, frame, row0, column0);
 #endif
 }
 
-template <int COLS> static cudaError_t launch(const zoe_cuda_convolution *p, cudaStream_t stream) {
+template <int ROWS, int COLS, int STAGES, bool CACHED>
+static cudaError_t launch(const zoe_cuda_convolution *p, cudaStream_t stream) {
     int stages = STAGES * (ROWS + COLS) * 128, result = ROWS * (COLS + 4) * 4, bytes = stages > result ? stages : result;
-    cudaError_t error = cudaFuncSetAttribute(conv_wgmma_kernel<COLS>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    auto kernel = conv_wgmma_kernel<ROWS, COLS, STAGES, CACHED>;
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error != cudaSuccess) return error;
     int64_t pixels = (int64_t)p->out_height * p->out_width;
     dim3 grid((unsigned)((p->out + COLS - 1) / COLS), (unsigned)((pixels + ROWS - 1) / ROWS), (unsigned)p->out_frames);
-    conv_wgmma_kernel<COLS><<<grid, THREADS, bytes, stream>>>(*p);
+    kernel<<<grid, THREADS, bytes, stream>>>(*p);
     return cudaGetLastError();
 }
 
 cudaError_t zoe_cuda_launch_conv_hopper(const zoe_cuda_convolution *p, cudaStream_t stream) {
-    if (p->out % 192 == 0) return launch<192>(p, stream);
-    return p->out % 96 == 0 ? launch<96>(p, stream) : launch<128>(p, stream);
+    if (p->out % 192 == 0) return launch<128, 192, 4, false>(p, stream);
+    return p->out % 96 == 0 ? launch<128, 96, 4, false>(p, stream) : launch<128, 128, 4, false>(p, stream);
 }

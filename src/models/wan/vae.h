@@ -10,7 +10,7 @@
 #define ZOE_MODELS_WAN_VAE_H
 
 #include "formats/json.h"
-#include "nn/canvas.h"
+#include "nn/film.h"
 #include "nn/nn.h"
 
 #define ZOE_WAN_VAE_LEVELS 4

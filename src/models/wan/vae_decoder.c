@@ -2,8 +2,6 @@
  * Latents to frames, frame by frame. The trunk works at the latents' size, where attention sees whole frames; the tail
  * enlarges what it made. In bands the trunk runs first, over the whole clip, and the tail once for each band.
  */
-#include <math.h>
-
 #include "models/wan/vae_blocks.h"
 
 #define REFERENCE_SIZE   256 /* pixels of a tile */
@@ -21,65 +19,22 @@ typedef struct decoding {
     zoe_wan_vae *vae;
     zoe_tensor mean, std; /* of the latents */
     bool first;           /* the frame in flight stems from latent frame 0 */
-    float *frame;         /* [rows, width, 3] of the part in work, on the host */
-    bool pending;         /* a part is on its way into it */
-    zoe_frame_sink sink;
-    void *user;
+    zoe_film film;
 
-    int64_t values; /* of a whole frame */
-    int64_t done;   /* frames of this part that were passed on */
-
-    /* where frames are decoded in parts */
-    zoe_canvas canvas;        /* values NULL: they are not */
-    kept kept[2];             /* bands: what goes into level 0, and what its resnets make */
-    zoe_band band;            /* edges of the part; a tile's are the picture's */
-    int64_t row, rows, skip;  /* pixels that the part is for, and rows made above them */
-    bool tiled;               /* in the reference's tiles: */
-    int64_t tile[2], size[2]; /* which one, in pixels */
-    bool last;                /* no other part comes after this one */
+    /* of a band */
+    kept kept[2];       /* what goes into level 0, and what its resnets make */
+    zoe_band band;      /* edges of the part in work; those of a tile are as the picture's */
+    int64_t skip, rows; /* packed rows above those that the part is for, and how many it is for; rows 0: all */
 } decoding;
 
-/* ---- frames to the host ---- */
-
-/* A whole frame to its receiver. */
-static int deliver(decoding *d, float *frame) {
-    zoe_backend *be = d->vae->be;
-    if (!be->ops->computes) return d->sink(d->user, d->frame);
-    for (int64_t i = 0; i < d->values; i++) {
-        if (!isfinite(frame[i])) return zoe_fail(be->ctx, ZOE_ERR_NUMERIC, "the VAE decoded a pixel that is not a number");
-        frame[i] = fminf(fmaxf(frame[i], -1), 1);
-    }
-    return d->sink(d->user, frame);
-}
-
-/* Waits for the part of a frame that is on its way to the host and passes it on. */
-static int pass_part(decoding *d) {
-    const zoe_canvas *c = &d->canvas;
-    if (!d->pending) return ZOE_OK;
-    d->pending = false;
-    ZOE_TRY(zoe_download_end(d->vae->be));
-    int64_t index = d->done++;
-    if (!c->values) return deliver(d, d->frame);
-    if (d->tiled)
-        zoe_canvas_put_tile(&d->canvas, index, d->tile, d->size, d->frame);
-    else
-        zoe_canvas_put_rows(&d->canvas, index, d->row, d->rows, d->frame);
-    return d->last ? deliver(d, zoe_canvas_frame(c, index)) : ZOE_OK;
-}
-
-/* Pixels out of their packing and on their way to the host; what came before is passed on while these are computed. */
+/* Pixels out of their packing, where a channel counts colour, then column, then row. */
 static int emit(decoding *d, const zoe_tensor *x) {
-    zoe_backend *be = d->vae->be;
-    int64_t patch = d->vae->config.patch, height = d->rows / patch, width = x->shape[2];
-    zoe_tensor pixels, wanted = zoe_view_slice(x, 1, d->skip / patch, height);
-    ZOE_TRY(ZOE_NEW(be, &pixels, ZOE_F32, height, patch, width, patch, 3));
-    /* A packed channel counts colour, then column, then row. */
-    zoe_tensor packed = ZOE_VIEW(&wanted, height, width, 3, patch, patch);
-    zoe_tensor from = zoe_view_permute(&packed, (const int[]){0, 4, 1, 3, 2});
-    ZOE_TRY(zoe_op_copy(be, &pixels, &from));
-    ZOE_TRY(pass_part(d));
-    d->pending = true;
-    return zoe_download_begin(be, d->frame, &pixels);
+    int64_t patch = d->vae->config.patch, height = d->rows ? d->rows : x->shape[1], width = x->shape[2];
+    zoe_tensor wanted = zoe_view_slice(x, 1, d->skip, height);
+    zoe_tensor pixels = ZOE_VIEW(&wanted, height, width, 3, patch, patch);
+    pixels = zoe_view_permute(&pixels, (const int[]){0, 4, 1, 3, 2});
+    pixels = zoe_view_split(&pixels, 0, height);
+    return zoe_film_add(&d->film, &pixels);
 }
 
 /* ---- the tail: from what level 0's resnets make to pixels ---- */
@@ -242,7 +197,6 @@ static int run_whole(decoding *d, const zoe_tensor *latents) {
     size_t mark = zoe_arena_mark(be);
     ZOE_TRY(begin_trunk(d, latents->shape[2], latents->shape[3]));
     ZOE_TRY(begin_tail(d, latents->shape[2], latents->shape[3]));
-    d->done = 0;
     for (int64_t i = 0; i < latents->shape[1]; i++) {
         size_t inner = zoe_arena_mark(be);
         zoe_tensor x, y;
@@ -252,24 +206,22 @@ static int run_whole(decoding *d, const zoe_tensor *latents) {
         zoe_arena_release(be, inner);
     }
     zoe_arena_release(be, mark);
-    return pass_part(d);
+    return zoe_film_flush(&d->film);
 }
 
 static int run_tiles(decoding *d, const zoe_tensor *latents) {
-    int64_t factor = zoe_wan_vae_space_factor(&d->vae->config), start[2], size[2];
-    const int64_t stride = REFERENCE_STRIDE / factor, *shape = latents->shape;
-    d->tiled = true;
+    const int64_t factor = zoe_wan_vae_space_factor(&d->vae->config), stride = REFERENCE_STRIDE / factor;
+    const int64_t *shape = latents->shape;
+    int64_t start[2], tile[2];
     for (start[0] = 0; start[0] < shape[2]; start[0] += stride)
         for (start[1] = 0; start[1] < shape[3]; start[1] += stride) {
             zoe_tensor part = *latents;
             for (int i = 0; i < 2; i++) {
-                int64_t rest = shape[2 + i] - start[i];
-                size[i] = rest < REFERENCE_SIZE / factor ? rest : REFERENCE_SIZE / factor;
-                part = zoe_view_slice(&part, 2 + i, start[i], size[i]);
-                d->tile[i] = start[i] / stride, d->size[i] = size[i] * factor;
+                int64_t rest = shape[2 + i] - start[i], size = REFERENCE_SIZE / factor;
+                part = zoe_view_slice(&part, 2 + i, start[i], rest < size ? rest : size);
+                tile[i] = start[i] / stride;
             }
-            d->rows = d->size[0];
-            d->last = start[0] + stride >= shape[2] && start[1] + stride >= shape[3];
+            ZOE_TRY(zoe_film_next_tile(&d->film, tile, start[0] + stride >= shape[2] && start[1] + stride >= shape[3]));
             ZOE_TRY(run_whole(d, &part));
         }
     return ZOE_OK;
@@ -333,14 +285,13 @@ static int load_rows(decoding *d, int which, int64_t index, int64_t start, int64
 static int run_band(decoding *d, const zoe_tensor *latents, int64_t from, int64_t to) {
     zoe_backend *be = d->vae->be;
     const wan_coder *coder = &d->vae->decoder;
-    int64_t height = latents->shape[2], factor = zoe_wan_vae_space_factor(&d->vae->config);
+    int64_t height = latents->shape[2], scale = 1 << (ZOE_WAN_VAE_LEVELS - 1);
     int64_t start = from - rows_before(coder, from), end = to + rows_before(coder, height - to);
     size_t mark = zoe_arena_mark(be);
     d->band = (zoe_band){.inner = {start > 0, end < height}};
-    d->row = from * factor, d->rows = (to - from) * factor;
-    d->skip = d->row - (start > 0 ? first_row(coder, start) * d->vae->config.patch : 0);
-    d->last = to == height;
-    d->done = 0;
+    d->skip = from * scale - (start > 0 ? first_row(coder, start) : 0);
+    d->rows = (to - from) * scale;
+    ZOE_TRY(zoe_film_next_band(&d->film, from * zoe_wan_vae_space_factor(&d->vae->config), to == height));
     ZOE_TRY(begin_tail(d, end - start, latents->shape[3]));
     for (int64_t i = 0; i < latents->shape[1]; i++) {
         size_t inner = zoe_arena_mark(be);
@@ -352,7 +303,7 @@ static int run_band(decoding *d, const zoe_tensor *latents, int64_t from, int64_
         zoe_arena_release(be, inner);
     }
     zoe_arena_release(be, mark);
-    return pass_part(d);
+    return zoe_film_flush(&d->film);
 }
 
 static int run_bands(decoding *d, const zoe_tensor *latents, int64_t bands) {
@@ -375,7 +326,7 @@ static zoe_tiling_kind tiling_of(const decoding *d, const zoe_tiling *tiling, co
 
 static int run_clip(decoding *d, const zoe_tensor *latents, const zoe_tiling *tiling) {
     zoe_wan_vae *vae = d->vae;
-    int64_t channels = vae->config.channels, factor = zoe_wan_vae_space_factor(&vae->config);
+    int64_t channels = vae->config.channels;
     int64_t frames = (latents->shape[1] - 1) * zoe_wan_vae_time_factor(&vae->config) + 1;
     int64_t blend = REFERENCE_SIZE - REFERENCE_STRIDE;
     zoe_tiles tiles = {.size = {REFERENCE_SIZE, REFERENCE_SIZE},
@@ -393,10 +344,8 @@ static int run_clip(decoding *d, const zoe_tensor *latents, const zoe_tiling *ti
     if (status == ZOE_OK) status = zoe_nn_from_host(vae->be, &d->std, ZOE_F32, 1, &channels, statistics + channels);
     zoe_free(vae->be->ctx, statistics);
     ZOE_TRY(status);
-    d->rows = latents->shape[2] * factor, d->values = d->rows * latents->shape[3] * factor * 3;
     if (kind == ZOE_TILING_NONE) return run_whole(d, latents);
-    ZOE_TRY(zoe_canvas_create(vae->be, frames, d->rows, latents->shape[3] * factor, 3,
-                              kind == ZOE_TILING_REFERENCE ? &tiles : NULL, &d->canvas));
+    ZOE_TRY(zoe_film_divide(&d->film, frames, kind == ZOE_TILING_REFERENCE ? &tiles : NULL));
     return kind == ZOE_TILING_REFERENCE ? run_tiles(d, latents) : run_bands(d, latents, tiling->bands);
 }
 
@@ -405,16 +354,15 @@ int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, const zoe_ti
     zoe_backend *be = vae->be;
     int64_t factor = zoe_wan_vae_space_factor(&vae->config);
     size_t mark = zoe_arena_mark(be);
-    decoding d = {.vae = vae, .sink = sink, .user = user};
-    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, d.frame, latents->shape[2] * factor * latents->shape[3] * factor * 3));
+    decoding d = {.vae = vae};
+    zoe_film_open(be, latents->shape[2] * factor, latents->shape[3] * factor, true, sink, user, &d.film);
     int status = zoe_weights_acquire(vae->weights, ZOE_WAN_VAE_DECODER_UNIT);
     if (status == ZOE_OK) {
         status = run_clip(&d, latents, tiling);
         zoe_weights_release(vae->weights, ZOE_WAN_VAE_DECODER_UNIT);
     }
     zoe_arena_release(be, mark);
-    zoe_canvas_free(&d.canvas);
+    zoe_film_close(&d.film);
     for (int i = 0; i < 2; i++) zoe_host_free(be, d.kept[i].frames);
-    zoe_free(be->ctx, d.frame);
     return status;
 }
