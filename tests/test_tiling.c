@@ -2,6 +2,7 @@
  */
 #include "golden.h"
 
+#include "models/ltx/ltx_model.h"
 #include "models/wan/wan_model.h"
 #include "pipeline/model.h"
 #include "weights/convert.h"
@@ -82,10 +83,47 @@ static void wan_22_bands(void **state) {
     wan_bands("wan22_ti2v_5b_t2v", 19, 1, 3, (const int[]){2, 4, 0});
 }
 
+/* ---- LTX-Video: nothing but the number of frames at a time ---- */
+
+static void ltx_frames(const char *name) {
+    golden g;
+    open_case(&g, name);
+    ltx_model *m = g.model->impl;
+    int64_t channels = zoe_ltx_vae_configuration(m->vae)->channels, frames = 5, size = 2 * 32 * 1 * 32 * 3;
+    zoe_tensor latents = random_latents(&g, m->be, (const int64_t[]){frames, 2, 1, channels});
+    film all[4];
+    for (int i = 0; i < 4; i++) { /* 1, 2, 3 and 5 at a time: 1 and 2 are left over */
+        zoe_tiling tiling = {.frames = i < 3 ? i + 1 : (int)frames};
+        zoe_generator generator;
+        zoe_generator_seed(&generator, 5);
+        all[i] = film_create(size, 8 * (frames - 1) + 1);
+        golden_check(&g, zoe_ltx_vae_decode(m->vae, &latents, &generator, &tiling, take_frame, &all[i]));
+        assert_int_equal(all[i].count, all[i].capacity);
+        if (i) assert_memory_equal(all[0].values, all[i].values, (size_t)(size * all[i].count) * sizeof(float));
+    }
+    for (int i = 0; i < 4; i++) free(all[i].values);
+    golden_end(&g);
+}
+
+static void ltx_090_frames(void **state) {
+    (void)state;
+    ltx_frames("ltx_t2v");
+}
+
+static void ltx_091_frames(void **state) {
+    (void)state;
+    ltx_frames("ltx_x_noise");
+}
+
+static void ltx_095_frames(void **state) {
+    (void)state;
+    ltx_frames("ltx095_t2v");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wan_21_bands),
-        cmocka_unit_test(wan_22_bands),
+        cmocka_unit_test(wan_21_bands),   cmocka_unit_test(wan_22_bands),   cmocka_unit_test(ltx_090_frames),
+        cmocka_unit_test(ltx_091_frames), cmocka_unit_test(ltx_095_frames),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,8 @@ typedef enum zoe_tiling_kind {
 
 typedef struct zoe_tiling {
     zoe_tiling_kind kind;
-    int bands; /* for ZOE_TILING_BANDS, 2 or more */
+    int bands;  /* for ZOE_TILING_BANDS, 2 or more */
+    int frames; /* latent frames at a time, where the network leaves that open; 0: as many as suit the backend */
 } zoe_tiling;
 
 /* The reference's tiles, in pixels (or what the network makes of them); axis 0: height, 1: width. */

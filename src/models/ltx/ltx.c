@@ -227,7 +227,7 @@ static int pass_frame(void *user, const float *frame) {
 static int decode(void *model, zoe_run *run, const zoe_tensor *latents) {
     ltx_model *m = model;
     zoe_tensor frames = ZOE_VIEW(latents, m->size[0], m->size[1], m->size[2], latents->shape[1]);
-    int status = zoe_ltx_vae_decode(m->vae, &frames, &run->generator, pass_frame, run);
+    int status = zoe_ltx_vae_decode(m->vae, &frames, &run->generator, &run->tiling, pass_frame, run);
     zoe_weights_unload(zoe_ltx_vae_weights(m->vae));
     return status;
 }

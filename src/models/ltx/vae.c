@@ -137,13 +137,6 @@ int64_t zoe_ltx_vae_space_factor(const zoe_ltx_vae_config *config) {
 
 /* ---- binding ---- */
 
-/* I, O: channels in and out; K: kernel */
-static const zoe_slot conv_slots[] = {
-    {"conv.weight", offsetof(ltx_conv, w), ZOE_SLOT_CONV, "O I K K K", 0},
-    {"conv.bias", offsetof(ltx_conv, b), ZOE_SLOT_VECTOR, "O", 0},
-    {0},
-};
-
 /* I channels in, T timestep-conditioned, N takes noise, C the channels change */
 static const zoe_slot resnet_slots[] = {
     {"scale_shift_table", offsetof(ltx_resnet, table), ZOE_SLOT_VECTOR, "4 I", 'T'},
@@ -175,9 +168,11 @@ static const zoe_slot end_slots[] = {
     {0},
 };
 
-static int bind_conv(zoe_weights *weights, ltx_conv *conv, int64_t in, int64_t out, int kernel, const char *prefix) {
-    const zoe_dims dims = {['I' - 'A'] = in, ['O' - 'A'] = out, ['K' - 'A'] = kernel};
-    return zoe_weights_bind(weights, conv_slots, dims, conv, "%s", prefix);
+/* Convolutions lie in a module of their own. */
+static int bind_conv(zoe_weights *weights, zoe_carrier *conv, int64_t in, int64_t out, int kernel, const char *prefix) {
+    char name[256];
+    snprintf(name, sizeof name, "%sconv.", prefix);
+    return zoe_carrier_bind(weights, conv, in, out, (const int[]){kernel, kernel, kernel}, name);
 }
 
 static int bind_resnet(zoe_weights *weights, ltx_resnet *resnet, int64_t in, int64_t out, bool timestep, bool noise,

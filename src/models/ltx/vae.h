@@ -9,6 +9,7 @@
 #define ZOE_MODELS_LTX_VAE_H
 
 #include "formats/json.h"
+#include "nn/film.h"
 #include "nn/nn.h"
 #include "sample/noise.h"
 
@@ -53,9 +54,6 @@ void zoe_ltx_vae_free(zoe_ltx_vae *vae);
 const zoe_ltx_vae_config *zoe_ltx_vae_configuration(const zoe_ltx_vae *vae);
 zoe_weights *zoe_ltx_vae_weights(zoe_ltx_vae *vae);
 
-/* Receives one decoded frame [height, width, 3] float32 on the host; a negative status ends the decoding with it. */
-typedef int (*zoe_ltx_frame_sink)(void *user, const float *frame);
-
 /* Noise level of the latents that a timestep-conditioned decoder is given, as its authors recommend. */
 #define ZOE_LTX_DECODE_NOISE    0.025
 #define ZOE_LTX_DECODE_TIMESTEP 0.05
@@ -64,8 +62,8 @@ typedef int (*zoe_ltx_frame_sink)(void *user, const float *frame);
  * latents [frames, height, width, channels] float32, normalised as the denoiser has them: 8 (frames - 1) + 1 frames of the
  * video. Timestep-conditioned decoders get noise mixed in; it and that of 0.9.1 is drawn from `generator`.
  */
-int zoe_ltx_vae_decode(zoe_ltx_vae *vae, const zoe_tensor *latents, zoe_generator *generator, zoe_ltx_frame_sink sink,
-                       void *user);
+int zoe_ltx_vae_decode(zoe_ltx_vae *vae, const zoe_tensor *latents, zoe_generator *generator, const zoe_tiling *tiling,
+                       zoe_frame_sink sink, void *user);
 
 /*
  * A clip of 8n + 1 frames [frames, height, width, 3] float32 in -1..1 on the host: a sample of its posterior, normalised,

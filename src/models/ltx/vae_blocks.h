@@ -3,20 +3,14 @@
 #define ZOE_MODELS_LTX_VAE_BLOCKS_H
 
 #include "models/ltx/vae.h"
+#include "nn/conv.h"
 
 #define ZOE_LTX_VAE_RESNETS 16    /* most that a level can have */
 #define ZOE_LTX_VAE_EPS     1e-8f /* of the norms without weights */
 
-/* A convolution; in the decoder with the two frames before the one that comes. */
-typedef struct ltx_conv {
-    zoe_tensor w, b;
-    zoe_tensor history; /* [2, height, width, in] while a clip runs */
-    bool begun;         /* the history holds frames */
-} ltx_conv;
-
 typedef struct ltx_resnet {
-    ltx_conv conv_1, conv_2;
-    ltx_conv shortcut;           /* 1x1x1; w.rank 0 where the channels stay */
+    zoe_carrier conv_1, conv_2;
+    zoe_carrier shortcut;        /* 1x1x1; w.rank 0 where the channels stay */
     zoe_tensor norm_w, norm_b;   /* before the shortcut */
     zoe_tensor table;            /* [4, channels] of timestep-conditioned decoders */
     zoe_tensor noise_1, noise_2; /* [channels, 1, 1]: how much noise each channel takes */
@@ -35,14 +29,14 @@ typedef struct ltx_level {
     ltx_resnet change; /* 0.9.0: from one width to the next, at the encoder's level's end or the decoder's start */
     ltx_resnet resnets[ZOE_LTX_VAE_RESNETS];
     int resnet_count;
-    ltx_conv resample;
+    zoe_carrier resample;
     ltx_time time;
-    zoe_tensor kept;     /* decoder: the frame that the enlarging convolution works on */
-    int64_t taken, made; /* decoder: frames in and out of it */
+    zoe_tensor kept;     /* decoder: [1, height, width, in], the frame whose enlarging waits for the next one */
+    int64_t taken, made; /* decoder: frames in and out of the enlarging convolution */
 } ltx_level;
 
 typedef struct ltx_coder {
-    ltx_conv conv_in, conv_out;
+    zoe_carrier conv_in, conv_out;
     ltx_level mid;
     ltx_level levels[ZOE_LTX_VAE_LEVELS];
     ltx_time time;         /* before conv_out */

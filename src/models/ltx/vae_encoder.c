@@ -8,8 +8,8 @@ static int norm_silu(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
 }
 
 /* y = conv(x) + residual, the first frame repeated in front; y is allocated */
-static int convolve(zoe_backend *be, const ltx_conv *conv, int64_t stride, const zoe_tensor *x, const zoe_tensor *residual,
-                    zoe_tensor *y) {
+static int convolve(zoe_backend *be, const zoe_carrier *conv, int64_t stride, const zoe_tensor *x,
+                    const zoe_tensor *residual, zoe_tensor *y) {
     int kernel = (int)conv->w.shape[1], step = (int)stride, pad = kernel / 2;
     zoe_tensor before, first = zoe_view_slice(x, 0, 0, kernel - 1);
     zoe_conv p = {.kernel = {kernel, kernel, kernel},
