@@ -129,7 +129,7 @@ typedef struct bench {
 static inline void set_up(bench *b, const char *network) {
     char path[512];
     b->ctx = test_context(&b->memory);
-    assert_ok(b->ctx, zoe_plan_backend_create(b->ctx, ZOE_BF16, &b->be));
+    assert_ok(b->ctx, zoe_plan_backend_create(b->ctx, ZOE_BF16, false, &b->be));
     snprintf(path, sizeof path, "%s/%s/config.json", manifests, network);
     assert_ok(b->ctx, zoe_config_load(b->ctx, path, &b->config));
 }

@@ -307,7 +307,7 @@ static int small_network(zoe_backend *be, float *out) {
 static void plan_keeps_the_same_books(void **state) {
     fixture *f = *state;
     zoe_backend *plan;
-    assert_int_equal(zoe_plan_backend_create(f->ctx, ZOE_F32, &plan), ZOE_OK);
+    assert_int_equal(zoe_plan_backend_create(f->ctx, ZOE_F32, false, &plan), ZOE_OK);
     assert_int_equal(small_network(f->be, NULL), ZOE_OK);
     assert_int_equal(small_network(plan, NULL), ZOE_OK);
     assert_int_equal(plan->arena.peak, f->be->arena.peak);

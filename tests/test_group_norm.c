@@ -103,7 +103,7 @@ static void refuses_maps(void **state) {
     zoe_context *ctx;
     zoe_backend *be;
     assert_int_equal(zoe_context_create(NULL, &ctx), ZOE_OK);
-    assert_ok(ctx, zoe_plan_backend_create(ctx, ZOE_F32, &be));
+    assert_ok(ctx, zoe_plan_backend_create(ctx, ZOE_F32, false, &be));
     zoe_tensor x = ZOE_TENSOR(NULL, ZOE_F32, 4, 6, 6, 8), map = ZOE_TENSOR(NULL, ZOE_F32, 2, 4, 3, 8);
     zoe_group_norm p = {.groups = 2, .scale = &map, .shift = &map};
     assert_fails(ctx, zoe_op_group_norm(be, &x, &x, &p), ZOE_ERR_INTERNAL, "group_norm");

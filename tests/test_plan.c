@@ -31,8 +31,8 @@ static void plan_is_what_the_run_takes(void **state) {
     for (int i = 0; i < ZOE_PHASE_COUNT; i++) {
         assert_int_equal(plan.phases[i].steps, use[i].steps);
         assert_int_equal(plan.phases[i].activations, use[i].activations);
-        assert_int_equal(plan.phases[i].weights, use[i].weights);
-        assert_int_equal(plan.phases[i].loaded, use[i].loaded);
+        assert_int_equal(plan.phases[i].weights.peak, use[i].weights.peak);
+        assert_int_equal(plan.phases[i].weights.loaded, use[i].weights.loaded);
         assert_true(plan.phases[i].work.linear_flops == use[i].work.linear_flops);
         assert_true(plan.phases[i].work.conv_flops == use[i].work.conv_flops);
         assert_true(plan.phases[i].work.attention_flops == use[i].work.attention_flops);
@@ -47,21 +47,22 @@ static void streaming_changes_no_bit(void **state) {
     golden g;
     zoe_request request;
     zoe_phase_use resident[ZOE_PHASE_COUNT], streamed[ZOE_PHASE_COUNT];
-    int64_t budgets[ZOE_PHASE_COUNT], count, found_count;
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT];
+    int64_t count, found_count;
     make_request(&g, &request);
     golden_check(&g, zoe_generate_counted(g.model, &request, NULL, NULL, resident));
     open_dump(&g);
     g.expected = g.found;
     const float *expected = golden_values(g.expected, "step_latents", &count);
-    for (int i = 0; i < ZOE_PHASE_COUNT; i++) budgets[i] = 1; /* whatever is not at work leaves */
-    unlink(g.dump);                                           /* the mapping of the first dump stays */
+    for (int i = 0; i < ZOE_PHASE_COUNT; i++) budgets[i].weights = 1; /* whatever is not at work leaves */
+    unlink(g.dump);                                                   /* the mapping of the first dump stays */
     golden_check(&g, zoe_generate_counted(g.model, &request, budgets, NULL, streamed));
     open_dump(&g);
     const float *found = golden_values(g.found, "step_latents", &found_count);
     assert_int_equal(count, found_count);
     assert_memory_equal(expected, found, (size_t)count * sizeof *found);
-    assert_true(streamed[ZOE_PHASE_DENOISE].weights < resident[ZOE_PHASE_DENOISE].weights);
-    assert_true(streamed[ZOE_PHASE_DENOISE].loaded > resident[ZOE_PHASE_DENOISE].loaded);
+    assert_true(streamed[ZOE_PHASE_DENOISE].weights.peak < resident[ZOE_PHASE_DENOISE].weights.peak);
+    assert_true(streamed[ZOE_PHASE_DENOISE].weights.loaded > resident[ZOE_PHASE_DENOISE].weights.loaded);
     golden_end(&g);
 }
 

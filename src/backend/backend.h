@@ -115,6 +115,21 @@ typedef struct zoe_backend_ops {
     int (*download_begin)(zoe_backend *be, void *host, const void *from, size_t bytes);
     int (*download_end)(zoe_backend *be);
     int (*synchronize)(zoe_backend *be);
+
+    /*
+     * Copies from the host that go on beside the operations; all NULL where host_memory. A place is a number below
+     * ZOE_COPY_PLACES, for device memory that is filled again and again.
+     */
+    int (*pinned_alloc)(zoe_backend *be, size_t bytes, void **out); /* memory that such copies come from */
+    void (*pinned_free)(zoe_backend *be, void *ptr, size_t bytes);
+    /* Waits on the device for what was asked for before copy_release(place). */
+    int (*copy_begin)(zoe_backend *be, int place, void *to, const void *host, size_t bytes);
+    int (*copy_wait)(zoe_backend *be, int place);    /* operations from now on come after the copy */
+    int (*copy_release)(zoe_backend *be, int place); /* copies from now on come after the operations asked for so far */
+    int (*copy_end)(zoe_backend *be, int place);     /* returns when the copy has left the host's memory */
+    /* The device has nothing to do until the next copy_wait(): how long that takes is counted. NULL: not counted. */
+    int (*copy_expect)(zoe_backend *be);
+
     void (*trim)(zoe_backend *be); /* gives memory behind the unused part of the arena back to the system */
     /* Puts memory behind the arena's first `bytes` bytes; NULL where the system does that when they are touched. */
     int (*grow)(zoe_backend *be, size_t bytes);
@@ -137,6 +152,29 @@ typedef struct zoe_backend_ops {
     int (*finite)(zoe_backend *be, const zoe_tensor *x, bool *out);
 } zoe_backend_ops;
 
+#define ZOE_COPY_PLACES 12
+
+typedef enum zoe_offload {
+    ZOE_OFFLOAD_AUTO,  /* as much of a part as its budget allows stays while the part is at work */
+    ZOE_OFFLOAD_NONE,  /* everything stays */
+    ZOE_OFFLOAD_MODEL, /* a part is there as a whole while it is at work */
+    ZOE_OFFLOAD_BLOCK, /* no block stays */
+} zoe_offload;
+
+/* Weights on a backend. Host memory counts here where it stands beside a device; bytes throughout. */
+typedef struct zoe_weight_use {
+    zoe_offload offload;
+    int64_t budget, host_budget; /* that may be held at a time; 0: no limit */
+    int ahead;                   /* streaming blocks on their way while one is at work; 0: one */
+    int64_t held, peak;          /* in the backend's memory, now and at most so far */
+    int64_t host_held, host_peak;
+    int64_t least, host_least; /* smallest budgets under which what was used so far runs */
+    int64_t loaded;            /* brought into the backend's memory, again and again where weights stream */
+    int64_t read;              /* from files, for a device */
+    double read_seconds;       /* during which files were being read */
+    double stalled;            /* seconds for which operations waited for weights */
+} zoe_weight_use;
+
 /* Work counted by the wrappers, for rates and plans. */
 typedef struct zoe_work {
     double linear_flops, attention_flops, conv_flops;
@@ -153,14 +191,12 @@ typedef struct zoe_arena {
 struct zoe_backend {
     const zoe_backend_ops *ops;
     zoe_context *ctx;
-    zoe_dtype dtype;                   /* of activations */
-    int64_t workspace;                 /* bytes that the kernels took once for themselves */
-    int64_t weight_budget;             /* bytes of weights that may be loaded at a time; 0: no limit */
-    int64_t weight_bytes, weight_peak; /* loaded now, and at most so far */
-    int64_t weight_loads;              /* bytes loaded in all, again and again where they stream */
-    int64_t weight_least;              /* smallest weight_budget under which what was used so far runs */
-    int64_t device_bytes, device_peak; /* memory held on a device now, and at most so far */
-    int64_t host_bytes, host_peak;     /* memory of zoe_host_alloc() now, and at most so far */
+    zoe_dtype dtype;   /* of activations */
+    int64_t workspace; /* bytes that the kernels took once for themselves */
+    zoe_weight_use weights;
+    /* Memory of a device: held now and at most so far, as its driver counts it, and allowed (0: no limit). */
+    int64_t device_bytes, device_peak, device_budget;
+    int64_t host_bytes, host_peak; /* memory of zoe_host_alloc() now, and at most so far */
     zoe_arena arena;
     zoe_work work;
 };
@@ -176,8 +212,8 @@ int zoe_cpu_backend_create(zoe_context *ctx, size_t arena_bytes, zoe_backend **o
 #define ZOE_CPU_AVX512 2u
 uint32_t zoe_cpu_levels(void);
 
-/* Computes nothing and keeps the books: for activations of type `dtype`. */
-int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, zoe_backend **out);
+/* Computes nothing and keeps the books: for activations of type `dtype`, on the processor or on a device. */
+int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_backend **out);
 
 void zoe_backend_close(zoe_backend *be);
 

@@ -195,6 +195,17 @@ int64_t zoe_peak_resident_bytes(void) {
     return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
 }
 
+int64_t zoe_available_bytes(void) {
+    char line[128];
+    long long kilobytes = 0;
+    FILE *file = fopen("/proc/meminfo", "r");
+    if (!file) return 0;
+    while (fgets(line, sizeof line, file) && sscanf(line, "MemAvailable: %lld kB", &kilobytes) != 1) {
+    }
+    fclose(file);
+    return (int64_t)kilobytes * 1024;
+}
+
 void zoe_bytes_text(char *text, size_t size, int64_t bytes) {
     static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
     double value = (double)bytes;

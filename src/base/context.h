@@ -69,6 +69,8 @@ double zoe_now(void);
 /* Resident and peak resident memory of the process in bytes; 0 where unknown. */
 int64_t zoe_resident_bytes(void);
 int64_t zoe_peak_resident_bytes(void);
+/* Memory of the machine that programs can still have, by its own account; 0 where unknown. */
+int64_t zoe_available_bytes(void);
 
 /* Writes a byte count as "1.5 GiB" into `text`. */
 void zoe_bytes_text(char *text, size_t size, int64_t bytes);

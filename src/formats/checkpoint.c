@@ -69,8 +69,11 @@ int zoe_checkpoint_map(zoe_checkpoint *ckpt, const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return zoe_fail(ctx, ZOE_ERR_IO, "cannot open %s: %m", path);
     int status = map_open_file(ctx, fd, path, file);
-    close(fd);
-    ZOE_TRY(status);
+    if (status < 0) {
+        close(fd);
+        return status;
+    }
+    file->fd = fd;
     ckpt->file_count++; /* from here on zoe_checkpoint_close() unmaps it */
     file->path = zoe_strdup(ctx, path);
     return file->path ? ZOE_OK : zoe_out_of_memory(ctx, strlen(path) + 1, "path");
@@ -279,6 +282,7 @@ int zoe_checkpoint_open(zoe_context *ctx, const char *path, zoe_checkpoint **out
     zoe_checkpoint *ckpt;
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, ckpt, 1));
     ckpt->ctx = ctx;
+    ckpt->read = pread;
     int status = S_ISDIR(info.st_mode)           ? open_folder(ckpt, path)
                  : ends_with(path, INDEX_ENDING) ? open_index(ckpt, path)
                                                  : open_single(ckpt, path);
@@ -298,6 +302,7 @@ void zoe_checkpoint_close(zoe_checkpoint *ckpt) {
     zoe_free(ctx, ckpt->entries);
     for (int i = 0; i < ckpt->file_count; i++) {
         munmap((void *)(uintptr_t)ckpt->files[i].data, ckpt->files[i].size);
+        close(ckpt->files[i].fd);
         json_decref(ckpt->files[i].metadata);
         zoe_free(ctx, ckpt->files[i].path);
     }
@@ -358,7 +363,31 @@ bool zoe_checkpoint_metadata_at(const zoe_checkpoint *ckpt, size_t index, const 
     return false;
 }
 
-/* ---- paging ---- */
+/* ---- reading and paging ---- */
+
+bool zoe_checkpoint_read(const zoe_checkpoint *ckpt, const zoe_entry *entry, size_t at, void *to, size_t bytes) {
+    int fd = ckpt->files[entry->file].fd;
+    for (size_t done = 0; done < bytes;) {
+        ssize_t got = ckpt->read(fd, (char *)to + done, bytes - done, (off_t)(entry->offset + at + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got == 0) errno = 0;
+        if (got <= 0) return false;
+        done += (size_t)got;
+    }
+    return true;
+}
+
+int zoe_checkpoint_intact(const zoe_checkpoint *ckpt) {
+    struct stat info;
+    for (int i = 0; i < ckpt->file_count; i++) {
+        const zoe_mapped_file *file = &ckpt->files[i];
+        if (fstat(file->fd, &info) != 0 || (size_t)info.st_size < file->size)
+            return zoe_fail(ckpt->ctx, ZOE_ERR_IO,
+                            "%s is shorter than when it was opened: its weights are gone; open the model again",
+                            file->path);
+    }
+    return ZOE_OK;
+}
 
 void zoe_checkpoint_prefetch(const zoe_checkpoint *ckpt, const zoe_entry *entry) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);

@@ -46,6 +46,15 @@ bool zoe_checkpoint_metadata_at(const zoe_checkpoint *ckpt, size_t index, const 
 void zoe_checkpoint_prefetch(const zoe_checkpoint *ckpt, const zoe_entry *entry);
 void zoe_checkpoint_drop(const zoe_checkpoint *ckpt, const zoe_entry *entry);
 
+/*
+ * Reads part of an entry past the mapping, on any thread and without leaving text. false: errno tells why, 0 when the
+ * file ends before.
+ */
+bool zoe_checkpoint_read(const zoe_checkpoint *ckpt, const zoe_entry *entry, size_t at, void *to, size_t bytes);
+
+/* Touching the mapping of a file that was cut off since would end the process: an error while there is time. */
+int zoe_checkpoint_intact(const zoe_checkpoint *ckpt);
+
 /* ---- writing ---- */
 
 typedef struct zoe_safetensors_writer zoe_safetensors_writer;

@@ -3,6 +3,7 @@
 #define ZOE_FORMATS_CHECKPOINT_PARTS_H
 
 #include <jansson.h>
+#include <sys/types.h>
 
 #include "formats/checkpoint.h"
 
@@ -10,6 +11,7 @@ typedef struct zoe_mapped_file {
     char *path;
     const uint8_t *data; /* the whole file, read-only */
     size_t size;
+    int fd;           /* stays open, for readers that bypass the mapping */
     json_t *metadata; /* its "__metadata__" object, or NULL */
 } zoe_mapped_file;
 
@@ -19,6 +21,7 @@ struct zoe_checkpoint {
     int file_count;
     zoe_entry *entries;
     size_t count, capacity;
+    ssize_t (*read)(int fd, void *to, size_t bytes, off_t at); /* pread(), unless a test wants a bad disk */
 };
 
 /* Maps one more file; its number is file_count - 1 afterwards. */

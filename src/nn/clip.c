@@ -89,7 +89,7 @@ static int bind(zoe_clip *clip) {
     ZOE_TRY(zoe_weights_unit(clip->weights));
     ZOE_TRY(zoe_weights_bind(clip->weights, start_slots, dims, &clip->start, "%s", ""));
     for (int i = 0; i < clip->used; i++) {
-        ZOE_TRY(zoe_weights_unit(clip->weights));
+        ZOE_TRY(zoe_weights_block(clip->weights));
         ZOE_TRY(zoe_weights_bind(clip->weights, block_slots, dims, &clip->blocks[i], "vision_model.encoder.layers.%d.", i));
     }
     return zoe_weights_check(clip->weights);

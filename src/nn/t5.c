@@ -120,7 +120,7 @@ static int bind(zoe_t5 *t5) {
     ZOE_TRY(zoe_weights_bind(t5->weights, end_slots, dims, &t5->ends, "%s", ""));
     for (int i = 0; i < (int)c->layers; i++) {
         dims['T' - 'A'] = i == 0 || c->table_in_every_block;
-        ZOE_TRY(zoe_weights_unit(t5->weights));
+        ZOE_TRY(zoe_weights_block(t5->weights));
         ZOE_TRY(zoe_weights_bind(t5->weights, block_slots, dims, &t5->blocks[i], "encoder.block.%d.", i));
     }
     return zoe_weights_check(t5->weights);

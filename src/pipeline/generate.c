@@ -16,9 +16,9 @@ typedef struct generation {
     zoe_result result;
     zoe_progress progress;
     double phase_start;
-    const int64_t *budgets; /* of weights, by phase; NULL: none */
-    zoe_phase_use *use;     /* by phase */
-    zoe_phase_use before;   /* counters at the phase's start */
+    const zoe_phase_budget *budgets; /* by phase; NULL: none */
+    zoe_phase_use *use;              /* by phase */
+    zoe_phase_use before;            /* counters at the phase's start */
     zoe_video_writer *video;
     zoe_sampler *sampler;
     zoe_tensor latents;
@@ -35,7 +35,7 @@ static void report(generation *g) {
 }
 
 static zoe_phase_use counters(const zoe_backend *be) {
-    return (zoe_phase_use){.loaded = be->weight_loads, .work = be->work};
+    return (zoe_phase_use){.weights = be->weights, .work = be->work};
 }
 
 static void begin_phase(generation *g, zoe_phase phase, int steps) {
@@ -43,9 +43,13 @@ static void begin_phase(generation *g, zoe_phase phase, int steps) {
     g->progress = (zoe_progress){.phase = phase, .steps = steps, .seconds_left = -1};
     g->phase_start = zoe_now();
     g->before = counters(be);
-    be->weight_budget = g->budgets ? g->budgets[phase] : 0;
-    be->weight_peak = be->weight_bytes;
-    be->weight_least = 0;
+    be->weights.budget = g->budgets ? g->budgets[phase].weights : 0;
+    be->weights.host_budget = g->budgets ? g->budgets[phase].host : 0;
+    be->weights.peak = be->weights.held;
+    be->weights.host_peak = be->weights.host_held;
+    be->weights.least = be->weights.host_least = 0;
+    be->device_peak = be->device_bytes;
+    be->host_peak = be->host_bytes;
     be->arena.peak = be->arena.used;
     report(g);
 }
@@ -63,9 +67,14 @@ static void end_phase(generation *g) {
     zoe_phase_use now = counters(be), *use = &g->use[g->progress.phase];
     g->result.seconds[g->progress.phase] = zoe_now() - g->phase_start;
     use->activations = (int64_t)be->arena.peak;
-    use->weights = be->weight_peak;
-    use->least_weights = be->weight_least;
-    use->loaded = now.loaded - g->before.loaded;
+    use->device = be->device_peak;
+    use->host = be->host_peak;
+    if (use->device > g->result.peak_device_bytes) g->result.peak_device_bytes = use->device;
+    use->weights = now.weights;
+    use->weights.loaded -= g->before.weights.loaded;
+    use->weights.read -= g->before.weights.read;
+    use->weights.read_seconds -= g->before.weights.read_seconds;
+    use->weights.stalled -= g->before.weights.stalled;
     use->steps = g->progress.steps;
     use->work = (zoe_work){.linear_flops = now.work.linear_flops - g->before.work.linear_flops,
                            .attention_flops = now.work.attention_flops - g->before.work.attention_flops,
@@ -362,7 +371,7 @@ static int close_files(generation *g, int status) {
     return status;
 }
 
-int zoe_generate_counted(zoe_model *model, const zoe_request *request, const int64_t *budgets, zoe_result *result,
+int zoe_generate_counted(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, zoe_result *result,
                          zoe_phase_use use[ZOE_PHASE_COUNT]) {
     zoe_backend *be = model->be;
     generation g = {.model = model, .request = *request, .budgets = budgets, .use = use};
@@ -377,7 +386,6 @@ int zoe_generate_counted(zoe_model *model, const zoe_request *request, const int
     zoe_free(model->ctx, g.pixels);
     zoe_arena_release(be, mark);
     g.result.peak_host_bytes = zoe_peak_resident_bytes();
-    g.result.peak_device_bytes = be->device_peak;
     if (result) *result = g.result;
     atomic_store(&model->ctx->cancelled, 0);
     return status;
@@ -385,11 +393,12 @@ int zoe_generate_counted(zoe_model *model, const zoe_request *request, const int
 
 int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *result) {
     zoe_phase_use use[ZOE_PHASE_COUNT];
-    int64_t budgets[ZOE_PHASE_COUNT];
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
+    zoe_limits limits = zoe_plan_limits(model);
     zoe_plan plan;
     if (result) *result = (zoe_result){0};
     if (request->prompt) zoe_words_check(model->ctx, model->path, request->prompt);
-    if (model->settings.ram <= 0) return zoe_generate_counted(model, request, NULL, result, use);
+    if (!limits.host && !limits.device) return zoe_generate_counted(model, request, NULL, result, use);
     ZOE_TRY(zoe_plan_make(model, request, NULL, &plan));
     ZOE_TRY(zoe_plan_budgets(model, &plan, budgets));
     return zoe_generate_counted(model, request, budgets, result, use);

@@ -184,7 +184,7 @@ static int inspect_family(zoe_context *ctx, const zoe_folder *folder, json_t *re
     void *model = NULL;
     zoe_description text;
     int status = zoe_family_find(folder, &family);
-    if (status == ZOE_OK) status = zoe_plan_backend_create(ctx, ZOE_F32, &be);
+    if (status == ZOE_OK) status = zoe_plan_backend_create(ctx, ZOE_F32, false, &be);
     if (status == ZOE_OK) status = zoe_linear_policy_find(ctx, NULL, &native);
     if (status == ZOE_OK) status = family->open(be, folder, &native, &model);
     if (status == ZOE_OK) {

@@ -1,7 +1,9 @@
 #include "pipeline/plan.h"
 
+#include <stdio.h>
 #include <string.h>
 
+#include "backend/device.h"
 #include "pipeline/measure.h"
 #include "pipeline/report.h"
 
@@ -9,7 +11,17 @@
 #define ENCODER_FRAMES 50
 #define ENCODER_BYTES  (24 << 20)
 
-int zoe_plan_make(zoe_model *model, const zoe_request *request, const int64_t *budgets, zoe_plan *out) {
+/* Host memory left to the system and to other programs where no --ram is given. */
+#define HOST_MARGIN ((int64_t)2 << 30)
+
+/* Rates of an H100: bf16 products and attention, memory, copies from page-locked memory. */
+#define DEVICE_LINEAR    750e12
+#define DEVICE_ATTENTION 590e12
+#define DEVICE_CONV      320e12
+#define DEVICE_BYTES     3.0e12
+#define DEVICE_COPY      55e9
+
+int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, zoe_plan *out) {
     zoe_context *ctx = model->ctx;
     zoe_request quiet = *request;
     zoe_model *twin = NULL;
@@ -18,7 +30,11 @@ int zoe_plan_make(zoe_model *model, const zoe_request *request, const int64_t *b
     quiet.progress = NULL;
     quiet.frame = NULL;
     *out = (zoe_plan){.base = zoe_resident_bytes(), .workspace = model->be->workspace};
-    ZOE_TRY(zoe_plan_backend_create(ctx, model->be->dtype, &be));
+    out->device = !model->be->ops->host_memory;
+    if (out->device) out->base += (int64_t)ZOE_DEVICE_HOST;
+    ZOE_TRY(zoe_plan_backend_create(ctx, model->be->dtype, out->device, &be));
+    be->weights.offload = model->be->weights.offload;
+    be->weights.ahead = model->be->weights.ahead;
     int status = zoe_model_open_on(model, be, &twin);
     if (status == ZOE_OK) status = zoe_generate_counted(twin, &quiet, budgets, &out->shape, out->phases);
     zoe_model_close(twin);
@@ -29,28 +45,58 @@ int zoe_plan_make(zoe_model *model, const zoe_request *request, const int64_t *b
 
 int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase) {
     const zoe_phase_use *use = &plan->phases[phase];
-    return plan->base + plan->workspace + plan->output + use->weights + use->activations;
+    int64_t own = plan->device ? use->weights.host_peak : use->weights.peak + use->activations;
+    return plan->base + plan->workspace + plan->output + use->host + own;
 }
 
-int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, int64_t budgets[ZOE_PHASE_COUNT]) {
-    int64_t least = 0;
-    int worst = 0;
-    for (int i = 0; i < ZOE_PHASE_COUNT; i++) {
-        const zoe_phase_use *use = &plan->phases[i];
-        int64_t other = zoe_plan_peak(plan, (zoe_phase)i) - use->weights;
-        budgets[i] = model->settings.ram - other;
-        if (other + use->least_weights > least) least = other + use->least_weights, worst = i;
-    }
-    if (least <= model->settings.ram) return ZOE_OK;
-    char asked[32], smallest[32], activations[32];
-    zoe_bytes_text(asked, sizeof asked, model->settings.ram);
+/* ---- budgets ---- */
+
+zoe_limits zoe_plan_limits(const zoe_model *model) {
+    zoe_limits limits = {.host = model->settings.ram, .device = model->be->device_budget};
+    int64_t available = zoe_available_bytes() + zoe_resident_bytes() - HOST_MARGIN;
+    if (!limits.host && !model->be->ops->host_memory && available > 0) limits.host = available;
+    return limits;
+}
+
+static int refuse(const zoe_model *model, const zoe_plan *plan, const char *option, int64_t asked, int64_t least, int phase,
+                  const char *advice) {
+    char budget[32], smallest[32], activations[32];
+    zoe_bytes_text(budget, sizeof budget, asked);
     zoe_bytes_text(smallest, sizeof smallest, least);
-    zoe_bytes_text(activations, sizeof activations, plan->phases[worst].activations);
+    zoe_bytes_text(activations, sizeof activations, plan->phases[phase].activations);
     return zoe_fail(
         model->ctx, ZOE_ERR_BUDGET,
-        "--ram: %s is not enough; the smallest budget that works is %s (phase %s, of which %s are activations: a "
-        "smaller --size or fewer --frames would lower it)",
-        asked, smallest, zoe_phase_name((zoe_phase)worst), activations);
+        "%s: %s is not enough; the smallest budget that works is %s (phase %s, of which %s are activations: %s)", option,
+        budget, smallest, zoe_phase_name((zoe_phase)phase), activations, advice);
+}
+
+int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
+    static const char smaller[] = "a smaller --size or fewer --frames would lower it";
+    zoe_limits limits = zoe_plan_limits(model);
+    int64_t host_least = 0, device_least = 0;
+    int host_worst = 0, device_worst = 0;
+    for (int i = 0; i < ZOE_PHASE_COUNT; i++) {
+        const zoe_weight_use *use = &plan->phases[i].weights;
+        int64_t host = zoe_plan_peak(plan, (zoe_phase)i) - (plan->device ? use->host_peak : use->peak);
+        int64_t device = plan->phases[i].device - use->peak;
+        if (!plan->phases[i].steps) continue;
+        budgets[i].weights = plan->device ? limits.device - device : limits.host - host;
+        budgets[i].host = limits.host - host;
+        if (plan->device ? !limits.device : !limits.host) budgets[i].weights = 0;
+        if (!limits.host) budgets[i].host = 0;
+        host += plan->device ? use->host_least : use->least;
+        device += use->least;
+        if (host > host_least) host_least = host, host_worst = i;
+        if (plan->device && device > device_least) device_least = device, device_worst = i;
+    }
+    if (limits.device && device_least > limits.device)
+        return refuse(model, plan, "--vram", limits.device, device_least, device_worst,
+                      model->be->weights.offload == ZOE_OFFLOAD_NONE || model->be->weights.offload == ZOE_OFFLOAD_MODEL
+                          ? "--offload auto, a smaller --size or fewer --frames would lower it"
+                          : smaller);
+    if (limits.host && host_least > limits.host)
+        return refuse(model, plan, "--ram", limits.host, host_least, host_worst, smaller);
+    return ZOE_OK;
 }
 
 /* ---- report ---- */
@@ -59,35 +105,50 @@ static double flops(const zoe_work *work) {
     return work->linear_flops + work->attention_flops + work->conv_flops;
 }
 
+double zoe_plan_seconds(const zoe_plan *plan, zoe_phase phase, double gflops) {
+    const zoe_phase_use *use = &plan->phases[phase];
+    const zoe_work *w = &use->work;
+    if (!plan->device) return flops(w) / (1e9 * gflops);
+    double compute = w->linear_flops / DEVICE_LINEAR + w->attention_flops / DEVICE_ATTENTION + w->conv_flops / DEVICE_CONV;
+    double memory = w->bytes / DEVICE_BYTES, copy = (double)use->weights.loaded / DEVICE_COPY;
+    if (memory > compute) compute = memory;
+    return copy > compute ? copy : compute;
+}
+
 static int report_phase(zoe_context *ctx, const zoe_plan *plan, zoe_phase phase, double gflops, json_t *phases) {
     const zoe_phase_use *use = &plan->phases[phase];
+    const zoe_weight_use *w = &use->weights;
     if (use->steps == 0) return ZOE_OK;
     json_t *row = json_object();
-    int64_t streamed = use->loaded > use->weights ? use->loaded - use->weights : 0;
+    int64_t streamed = w->loaded > w->peak ? w->loaded - w->peak : 0;
     ZOE_TRY(zoe_report_append(ctx, phases, row));
     ZOE_TRY(zoe_report_set(ctx, row, "phase", json_string(zoe_phase_name(phase))));
     ZOE_TRY(zoe_report_set(ctx, row, "steps", json_integer(use->steps)));
-    ZOE_TRY(zoe_report_set(ctx, row, "weight_bytes", json_integer(use->weights)));
+    ZOE_TRY(zoe_report_set(ctx, row, "weight_bytes", json_integer(w->peak)));
+    ZOE_TRY(zoe_report_set(ctx, row, "host_weight_bytes", json_integer(w->host_peak)));
     ZOE_TRY(zoe_report_set(ctx, row, "streamed_bytes_per_step", json_integer(streamed / use->steps)));
+    ZOE_TRY(zoe_report_set(ctx, row, "read_bytes", json_integer(w->read)));
     ZOE_TRY(zoe_report_set(ctx, row, "activation_bytes", json_integer(use->activations)));
     ZOE_TRY(zoe_report_set(ctx, row, "workspace_bytes", json_integer(plan->workspace)));
     ZOE_TRY(zoe_report_set(ctx, row, "peak_host_bytes", json_integer(zoe_plan_peak(plan, phase))));
-    ZOE_TRY(zoe_report_set(ctx, row, "peak_device_bytes", json_integer(0)));
+    ZOE_TRY(zoe_report_set(ctx, row, "peak_device_bytes", json_integer(use->device)));
     ZOE_TRY(zoe_report_set(ctx, row, "flops", json_real(flops(&use->work))));
-    return zoe_report_set(ctx, row, "seconds", json_real(flops(&use->work) / (1e9 * gflops)));
+    return zoe_report_set(ctx, row, "seconds", json_real(zoe_plan_seconds(plan, phase, gflops)));
 }
 
 static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
     zoe_context *ctx = model->ctx;
-    double gflops = 0, seconds = 0;
-    int64_t peak = 0;
+    double gflops = 1e-9 * DEVICE_LINEAR, seconds = 0;
+    int64_t peak = 0, device = 0;
     json_t *phases = json_array();
     ZOE_TRY(zoe_report_set(ctx, report, "phases", phases));
-    ZOE_TRY(zoe_measure_sgemm(ctx, 768, 1536, 1536, &gflops));
+    if (!plan->device) ZOE_TRY(zoe_measure_sgemm(ctx, 768, 1536, 1536, &gflops));
     for (int i = 0; i < ZOE_PHASE_COUNT; i++) {
+        if (!plan->phases[i].steps) continue;
         ZOE_TRY(report_phase(ctx, plan, (zoe_phase)i, gflops, phases));
-        seconds += flops(&plan->phases[i].work) / (1e9 * gflops);
-        if (plan->phases[i].steps && zoe_plan_peak(plan, (zoe_phase)i) > peak) peak = zoe_plan_peak(plan, (zoe_phase)i);
+        seconds += zoe_plan_seconds(plan, (zoe_phase)i, gflops);
+        if (zoe_plan_peak(plan, (zoe_phase)i) > peak) peak = zoe_plan_peak(plan, (zoe_phase)i);
+        if (plan->phases[i].device > device) device = plan->phases[i].device;
     }
     ZOE_TRY(zoe_report_set(ctx, report, "width", json_integer(plan->shape.width)));
     ZOE_TRY(zoe_report_set(ctx, report, "height", json_integer(plan->shape.height)));
@@ -95,17 +156,18 @@ static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
     ZOE_TRY(zoe_report_set(ctx, report, "process_bytes", json_integer(plan->base)));
     ZOE_TRY(zoe_report_set(ctx, report, "encoder_bytes", json_integer(plan->output)));
     ZOE_TRY(zoe_report_set(ctx, report, "peak_host_bytes", json_integer(peak)));
-    ZOE_TRY(zoe_report_set(ctx, report, "peak_device_bytes", json_integer(0)));
+    ZOE_TRY(zoe_report_set(ctx, report, "peak_device_bytes", json_integer(device)));
     ZOE_TRY(zoe_report_set(ctx, report, "ceiling_gflops", json_real(gflops)));
     return zoe_report_set(ctx, report, "seconds", json_real(seconds));
 }
 
 int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json) {
-    int64_t budgets[ZOE_PHASE_COUNT];
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
+    zoe_limits limits = zoe_plan_limits(model);
     zoe_plan plan;
     *json = NULL;
     ZOE_TRY(zoe_plan_make(model, request, NULL, &plan));
-    if (model->settings.ram > 0) {
+    if (limits.host || limits.device) {
         ZOE_TRY(zoe_plan_budgets(model, &plan, budgets));
         ZOE_TRY(zoe_plan_make(model, request, budgets, &plan));
     }

@@ -9,35 +9,51 @@
 /* Counted in one phase; all bytes. */
 typedef struct zoe_phase_use {
     int steps;
-    int64_t activations;   /* most that the arena held */
-    int64_t weights;       /* most that was loaded at a time */
-    int64_t least_weights; /* smallest budget of weights under which the phase runs */
-    int64_t loaded;        /* weights loaded, again and again where they stream */
+    int64_t activations;    /* most that the arena held */
+    int64_t device;         /* most that was held on the device */
+    int64_t host;           /* most that waited on the host to be used again */
+    zoe_weight_use weights; /* peaks, least budgets, and what moved in this phase */
     zoe_work work;
 } zoe_phase_use;
+
+/* Bytes of weights that may be held in a phase: in the backend's memory, and in host memory beside a device; 0: any. */
+typedef struct zoe_phase_budget {
+    int64_t weights, host;
+} zoe_phase_budget;
 
 typedef struct zoe_plan {
     zoe_phase_use phases[ZOE_PHASE_COUNT];
     zoe_result shape;  /* width, height, frames, fps as the request comes out */
-    int64_t base;      /* of the process as it stands: code, libraries */
-    int64_t workspace; /* of the kernels */
+    bool device;       /* weights and activations are in a device's memory */
+    int64_t base;      /* of the process as it stands, and of what a driver's libraries add */
+    int64_t workspace; /* of the kernels, in host memory */
     int64_t output;    /* of the video encoder, an estimate */
 } zoe_plan;
 
 /* zoe_generate() with the counts of each phase; budgets by phase, or NULL. */
-int zoe_generate_counted(zoe_model *model, const zoe_request *request, const int64_t *budgets, zoe_result *result,
+int zoe_generate_counted(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, zoe_result *result,
                          zoe_phase_use use[ZOE_PHASE_COUNT]);
 
 /* Plans a request on a twin of the model; budgets by phase, or NULL. */
-int zoe_plan_make(zoe_model *model, const zoe_request *request, const int64_t *budgets, zoe_plan *out);
+int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, zoe_plan *out);
 
 /* The phase's peak of host memory. */
 int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase);
 
+/* Bytes that the model may take, by its settings and by what is free. 0: no limit. */
+typedef struct zoe_limits {
+    int64_t host, device;
+} zoe_limits;
+
+zoe_limits zoe_plan_limits(const zoe_model *model);
+
 /*
- * What is left for weights in each phase under the model's --ram; ZOE_ERR_BUDGET, naming the smallest budget that works,
- * when it is not enough. The plan is one without budgets.
+ * What is left for weights in each phase under the limits; ZOE_ERR_BUDGET, naming the smallest budget that works, when it
+ * is not enough. The plan is one without budgets.
  */
-int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, int64_t budgets[ZOE_PHASE_COUNT]);
+int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]);
+
+/* Seconds that a phase takes at least, at the rates of the device or at `gflops` of the processor. */
+double zoe_plan_seconds(const zoe_plan *plan, zoe_phase phase, double gflops);
 
 #endif

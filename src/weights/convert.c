@@ -68,7 +68,12 @@ static uint64_t mix(uint64_t x) {
 }
 
 void zoe_random_fill(void *to, zoe_dtype dtype, int64_t count, uint64_t seed, float centre, float spread) {
-    uint64_t start = mix(seed);
+    zoe_random_fill_from(to, dtype, 0, count, seed, centre, spread);
+}
+
+void zoe_random_fill_from(void *to, zoe_dtype dtype, int64_t first, int64_t count, uint64_t seed, float centre,
+                          float spread) {
+    uint64_t start = mix(seed) + (uint64_t)first;
 #pragma omp parallel for schedule(static) if (count > 1 << 16)
     for (int64_t i = 0; i < count; i++) {
         float unit = (float)(mix(start + (uint64_t)i) >> 40) * 0x1p-23f - 1.0f;

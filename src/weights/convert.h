@@ -21,5 +21,8 @@ int64_t zoe_first_nonfinite(const void *data, zoe_dtype dtype, int64_t count);
 
 /* Uniform numbers in [centre - spread, centre + spread], the same for the same seed. */
 void zoe_random_fill(void *to, zoe_dtype dtype, int64_t count, uint64_t seed, float centre, float spread);
+/* Only those from number `first` on. */
+void zoe_random_fill_from(void *to, zoe_dtype dtype, int64_t first, int64_t count, uint64_t seed, float centre,
+                          float spread);
 
 #endif

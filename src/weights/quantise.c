@@ -24,28 +24,3 @@ int zoe_form_alloc(zoe_backend *be, zoe_tensor *form) {
         form->data = memory;
     return ZOE_OK;
 }
-
-/* On a device the floats are there only as long as it takes. */
-static int quantise_on_device(zoe_backend *be, zoe_tensor *form, const zoe_tensor *floats) {
-    zoe_tensor there;
-    ZOE_TRY(zoe_backend_alloc(be, &there, floats->dtype, 2, floats->shape));
-    int status = zoe_upload(be, &there, floats->data);
-    if (status == ZOE_OK) status = zoe_op_quantise(be, form, &there);
-    zoe_backend_free(be, there.data);
-    return status;
-}
-
-int zoe_quantise_floats(zoe_backend *be, zoe_tensor *form, const void *from, zoe_dtype dtype) {
-    zoe_tensor floats = ZOE_TENSOR((void *)(uintptr_t)from, dtype, form->shape[0], form->shape[1]);
-    void *copy = NULL;
-    if (dtype == ZOE_F64 || (uintptr_t)from % zoe_dtype_size(dtype)) {
-        floats.dtype = dtype == ZOE_F64 ? ZOE_F32 : dtype;
-        size_t bytes = (size_t)zoe_tensor_bytes(&floats);
-        copy = floats.data = zoe_alloc(be->ctx, bytes);
-        if (!copy) return zoe_out_of_memory(be->ctx, bytes, "a matrix to quantise");
-        zoe_convert_floats(copy, floats.dtype, from, dtype, zoe_tensor_count(&floats));
-    }
-    int status = be->ops->host_memory ? zoe_op_quantise(be, form, &floats) : quantise_on_device(be, form, &floats);
-    zoe_free(be->ctx, copy);
-    return status;
-}

@@ -17,7 +17,4 @@ int64_t zoe_form_bytes(const zoe_tensor *form);
 /* Gives the tensor memory of the backend, until zoe_backend_free(form->data). */
 int zoe_form_alloc(zoe_backend *be, zoe_tensor *form);
 
-/* Fills a quantised matrix from floats of any type on the host, which may be unaligned. */
-int zoe_quantise_floats(zoe_backend *be, zoe_tensor *form, const void *from, zoe_dtype dtype);
-
 #endif

@@ -1,43 +1,14 @@
-#include "weights/weights.h"
-
-#include <math.h>
+/* What a network needs, bound by name and shape to where a checkpoint has it. */
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/device.h"
 #include "weights/convert.h"
+#include "weights/parts.h"
 #include "weights/quantise.h"
 #include "weights/slots.h"
 
-typedef struct item {
-    char *name;
-    zoe_tensor *target;
-    zoe_slot_kind kind;
-    int unit;
-    int rank;
-    int64_t shape[ZOE_MAX_RANK]; /* as in the checkpoint */
-    const zoe_entry *entry;      /* NULL for random weights */
-    int64_t skip;                /* elements of the entry before this part of it */
-    void *owned;                 /* backend memory, or NULL while unloaded or used from the mapping */
-} item;
-
-typedef struct unit {
-    int64_t bytes; /* while loaded */
-    int users;     /* acquisitions not yet released */
-    bool loaded;
-} unit;
-
-struct zoe_weights {
-    zoe_backend *be;
-    const zoe_checkpoint *ckpt;
-    const char *part;
-    const zoe_alias *aliases;
-    zoe_weight_form form;
-    item *items;
-    size_t count, capacity;
-    unit *units;
-    int unit_count;
-    int keep; /* units from here on are given back when released */
-};
+#define ALIGNMENT 256 /* of tensors in a blob: as much as any kernel wants */
 
 int zoe_weights_create(zoe_backend *be, const zoe_checkpoint *ckpt, const char *part, const zoe_alias *aliases,
                        zoe_weight_form form, zoe_weights **out) {
@@ -49,44 +20,41 @@ int zoe_weights_create(zoe_backend *be, const zoe_checkpoint *ckpt, const char *
     return ZOE_OK;
 }
 
-void zoe_weights_free(zoe_weights *weights) {
-    if (!weights) return;
+static int add_unit(zoe_weights *weights, bool block) {
     zoe_context *ctx = weights->be->ctx;
-    zoe_weights_unload(weights);
-    for (size_t i = 0; i < weights->count; i++) zoe_free(ctx, weights->items[i].name);
-    zoe_free(ctx, weights->items);
-    zoe_free(ctx, weights->units);
-    zoe_free(ctx, weights);
+    size_t bytes = ((size_t)weights->unit_count + 1) * sizeof(zoe_unit);
+    zoe_unit *units = zoe_realloc(ctx, weights->units, bytes);
+    if (!units) return zoe_out_of_memory(ctx, bytes, weights->part);
+    weights->units = units;
+    units[weights->unit_count] = (zoe_unit){.first = weights->count, .block = block, .job = -1, .stage = -1, .place = -1};
+    return weights->unit_count++;
 }
 
 int zoe_weights_unit(zoe_weights *weights) {
-    zoe_context *ctx = weights->be->ctx;
-    size_t bytes = ((size_t)weights->unit_count + 1) * sizeof(unit);
-    unit *units = zoe_realloc(ctx, weights->units, bytes);
-    if (!units) return zoe_out_of_memory(ctx, bytes, weights->part);
-    weights->units = units;
-    units[weights->unit_count] = (unit){0};
-    return weights->unit_count++;
+    return add_unit(weights, false);
+}
+
+int zoe_weights_block(zoe_weights *weights) {
+    return add_unit(weights, true);
 }
 
 static int add_item(zoe_weights *weights, const char *prefix, const zoe_slot *slot, const zoe_dims dims, void *target) {
     zoe_context *ctx = weights->be->ctx;
     if (weights->count == weights->capacity) {
         size_t capacity = weights->capacity ? 2 * weights->capacity : 64;
-        item *items = zoe_realloc(ctx, weights->items, capacity * sizeof *items);
+        zoe_item *items = zoe_realloc(ctx, weights->items, capacity * sizeof *items);
         if (!items) return zoe_out_of_memory(ctx, capacity * sizeof *items, weights->part);
         weights->items = items;
         weights->capacity = capacity;
     }
-    item *it = &weights->items[weights->count];
-    *it = (item){.target = (zoe_tensor *)((char *)target + slot->member),
-                 .kind = slot->kind,
-                 .unit = weights->unit_count - 1};
+    zoe_item *it = &weights->items[weights->count];
+    *it = (zoe_item){.target = (zoe_tensor *)((char *)target + slot->member), .kind = slot->kind};
     it->rank = zoe_shape_rule(slot->shape, dims, it->shape);
     if (it->rank < 0) return zoe_fail(ctx, ZOE_ERR_INTERNAL, "shape rule \"%s\" of %s", slot->shape, slot->name);
     it->name = zoe_format(ctx, "%s%s", prefix, slot->name);
     if (!it->name) return zoe_out_of_memory(ctx, strlen(slot->name), weights->part);
     weights->count++;
+    weights->units[weights->unit_count - 1].count++;
     return ZOE_OK;
 }
 
@@ -106,14 +74,8 @@ int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims
 
 /* ---- checking ---- */
 
-static int64_t item_count(const item *it) {
-    int64_t count = 1;
-    for (int i = 0; i < it->rank; i++) count *= it->shape[i];
-    return count;
-}
-
 /* Leading axes of one do not count: some files keep a batch axis on single tensors. */
-static bool same_shape(const item *it, const zoe_entry *entry, int parts) {
+static bool same_shape(const zoe_item *it, const zoe_entry *entry, int parts) {
     int extra = 0;
     while (entry->rank - extra > it->rank && entry->shape[extra] == 1) extra++;
     if (entry->rank - extra != it->rank) return false;
@@ -139,7 +101,7 @@ const zoe_entry *zoe_weights_find(const zoe_checkpoint *ckpt, const zoe_alias *a
 }
 
 /* Finds an item's entry under its own name or an alias; writes what is wrong, or nothing, into `problem`. */
-static void resolve(zoe_weights *weights, item *it, char *problem, size_t size) {
+static void resolve(zoe_weights *weights, zoe_item *it, char *problem, size_t size) {
     char expected[96], found[96];
     int index, parts;
     problem[0] = 0;
@@ -156,7 +118,7 @@ static void resolve(zoe_weights *weights, item *it, char *problem, size_t size) 
     else if (!zoe_dtype_is_float(it->entry->dtype))
         snprintf(problem, size, "%s has dtype %s, expected F32, BF16, F16 or F64", it->entry->name,
                  zoe_dtype_name(it->entry->dtype));
-    it->skip = index * item_count(it);
+    it->skip = index * zoe_item_count(it);
 }
 
 static int resolve_all(zoe_weights *weights) {
@@ -178,47 +140,40 @@ static int resolve_all(zoe_weights *weights) {
                     weights->part, zoe_checkpoint_path(weights->ckpt, 0), problems, weights->count, text);
 }
 
-/* ---- loading ---- */
+/* ---- sizes ---- */
 
-static bool aligned(const void *data, zoe_dtype dtype) {
-    return (uintptr_t)data % zoe_dtype_size(dtype) == 0;
-}
-
-static const void *item_data(const item *it) {
+static const void *item_data(const zoe_item *it) {
     return (const char *)it->entry->data + (size_t)it->skip * zoe_dtype_size(it->entry->dtype);
 }
 
-/* The type and shape in which the backend gets an item. */
-static zoe_tensor loaded_form(const zoe_weights *weights, const item *it) {
-    const zoe_backend *be = weights->be;
-    int64_t count = item_count(it), out = it->shape[0];
-    if (it->kind == ZOE_SLOT_VECTOR) return zoe_tensor_of(NULL, ZOE_F32, it->rank, it->shape);
-    if (it->kind == ZOE_SLOT_CONV) {
-        int64_t first = it->rank == 5 ? it->shape[2] : 1, in = it->shape[1];
-        const int64_t *space = it->shape + it->rank - 2;
-        return ZOE_TENSOR(NULL, be->dtype, out, first, space[0], space[1], in);
-    }
-    if (it->kind == ZOE_SLOT_PRECISE) return ZOE_TENSOR(NULL, ZOE_F32, out, count / (out ? out : 1));
-    if (it->kind == ZOE_SLOT_TABLE)
-        return ZOE_TENSOR(NULL, it->entry ? it->entry->dtype : ZOE_BF16, out, count / (out ? out : 1));
-    if (it->kind == ZOE_SLOT_LINEAR && zoe_quantisable(weights->form, out, count / (out ? out : 1)))
-        return zoe_quantised_of(NULL, weights->form.dtype, out, count / out, weights->form.group);
-    zoe_dtype dtype = it->entry ? it->entry->dtype : ZOE_BF16;
-    if (zoe_dtype_is_float(weights->form.dtype)) dtype = weights->form.dtype;
-    if (!be->ops->host_memory)
-        dtype = be->dtype;
-    else if (dtype == ZOE_F64)
-        dtype = ZOE_F32;
-    return ZOE_TENSOR(NULL, dtype, out, count / (out ? out : 1));
+static bool usable_in_place(const zoe_weights *weights, const zoe_item *it) {
+    if (it->kind == ZOE_SLOT_TABLE) return true;
+    if (!it->entry || it->kind == ZOE_SLOT_CONV || !weights->be->ops->host_memory) return false;
+    return zoe_item_verbatim(it) && (uintptr_t)item_data(it) % zoe_dtype_size(it->entry->dtype) == 0;
 }
 
-/* What loading takes: a table's pages come in as its rows are used. */
+/* What the backend's memory is taken in. */
+size_t zoe_unit_pages(const zoe_weights *weights, size_t bytes) {
+    return weights->be->ops->host_memory || bytes < ZOE_DEVICE_ALONE ? bytes : zoe_device_pages(bytes, ZOE_DEVICE_PAGE);
+}
+
+/* Lays every unit's tensors out in its blob. */
 static void measure_units(zoe_weights *weights) {
-    for (int i = 0; i < weights->unit_count; i++) weights->units[i].bytes = 0;
-    for (size_t i = 0; i < weights->count; i++) {
-        const item *it = &weights->items[i];
-        zoe_tensor form = loaded_form(weights, it);
-        if (it->kind != ZOE_SLOT_TABLE) weights->units[it->unit].bytes += zoe_form_bytes(&form);
+    for (int i = 0; i < weights->unit_count; i++) {
+        zoe_unit *u = &weights->units[i];
+        u->bytes = u->in_file = 0;
+        u->blob = 0;
+        for (size_t k = u->first; k < u->first + u->count; k++) {
+            zoe_item *it = &weights->items[k];
+            it->form = zoe_item_form(weights, it);
+            it->mapped = usable_in_place(weights, it);
+            if (it->mapped && it->kind != ZOE_SLOT_TABLE) u->bytes += zoe_form_bytes(&it->form);
+            if (it->mapped) continue;
+            if (it->entry) u->in_file += zoe_item_count(it) * (int64_t)zoe_dtype_size(it->entry->dtype);
+            it->offset = u->blob;
+            u->blob += ((size_t)zoe_form_bytes(&it->form) + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+        }
+        u->bytes += (int64_t)zoe_unit_pages(weights, u->blob);
     }
 }
 
@@ -228,183 +183,47 @@ int zoe_weights_check(zoe_weights *weights) {
     return status;
 }
 
-static bool usable_in_place(const zoe_weights *weights, const item *it, const zoe_tensor *form) {
-    if (it->kind == ZOE_SLOT_TABLE) return true;
-    if (!it->entry || it->kind == ZOE_SLOT_CONV) return false;
-    return weights->be->ops->host_memory && form->dtype == it->entry->dtype && aligned(item_data(it), form->dtype);
-}
+/* ---- use ---- */
 
-static int check_finite(const zoe_weights *weights, const item *it) {
-    int64_t bad = zoe_first_nonfinite(item_data(it), it->entry->dtype, item_count(it));
-    if (bad < 0) return ZOE_OK;
-    return zoe_fail(weights->be->ctx, ZOE_ERR_NUMERIC, "%s: tensor %s holds %s at element %lld; the file is damaged",
-                    weights->part, it->entry->name,
-                    isnan(zoe_float_at(item_data(it), it->entry->dtype, bad)) ? "NaN" : "infinity", (long long)bad);
-}
-
-static uint64_t name_seed(const char *name) {
-    uint64_t hash = 14695981039346656037u; /* FNV-1a */
-    for (; *name; name++) hash = (hash ^ (unsigned char)*name) * 1099511628211u;
-    return hash;
-}
-
-/* Weights drawn so that activations neither vanish nor explode: scales near 1, the rest by the inputs they sum over. */
-static void draw(const item *it, const zoe_tensor *form, void *to) {
-    size_t length = strlen(it->name);
-    int64_t count = zoe_tensor_count(form), inputs = form->shape[0] ? count / form->shape[0] : 1;
-    bool scale = it->kind == ZOE_SLOT_VECTOR &&
-                 (strstr(it->name, "gamma") || (length > 7 && !strcmp(it->name + length - 7, ".weight")));
-    float spread = it->kind == ZOE_SLOT_VECTOR ? 0.05f : sqrtf(3.0f / (float)inputs);
-    zoe_random_fill(to, form->dtype, count, name_seed(it->name), scale ? 1.0f : 0.0f, spread);
-}
-
-static void fill(const item *it, const zoe_tensor *form, void *to) {
-    if (!it->entry)
-        draw(it, form, to);
-    else if (it->kind == ZOE_SLOT_CONV)
-        zoe_convert_conv(to, form->dtype, item_data(it), it->entry->dtype, form->shape[0], form->shape[4],
-                         form->shape[1] * form->shape[2] * form->shape[3]);
+void zoe_weights_release(zoe_weights *weights, int index) {
+    weights->units[index].users--;
+    if (weights->be->ops->host_memory)
+        zoe_mapped_release(weights, index);
     else
-        zoe_convert_floats(to, form->dtype, item_data(it), it->entry->dtype, item_count(it));
-}
-
-/* Random weights are drawn as the file would have them, so that every form holds the same numbers. */
-static int fill_quantised(zoe_weights *weights, const item *it, zoe_tensor *form) {
-    zoe_context *ctx = weights->be->ctx;
-    if (it->entry) {
-        int status = zoe_quantise_floats(weights->be, form, item_data(it), it->entry->dtype);
-        zoe_checkpoint_drop(weights->ckpt, it->entry);
-        return status;
-    }
-    zoe_tensor drawn = ZOE_TENSOR(NULL, ZOE_BF16, form->shape[0], form->shape[1]);
-    size_t bytes = (size_t)zoe_tensor_bytes(&drawn);
-    drawn.data = zoe_alloc(ctx, bytes);
-    if (!drawn.data) return zoe_out_of_memory(ctx, bytes, it->name);
-    draw(it, &drawn, drawn.data);
-    int status = zoe_quantise_floats(weights->be, form, drawn.data, ZOE_BF16);
-    zoe_free(ctx, drawn.data);
-    return status;
-}
-
-static int load_item(zoe_weights *weights, item *it) {
-    zoe_backend *be = weights->be;
-    zoe_context *ctx = be->ctx;
-    zoe_tensor form = loaded_form(weights, it);
-    bool small = it->kind == ZOE_SLOT_VECTOR || it->kind == ZOE_SLOT_CONV;
-    if (be->ops->computes && it->entry && small) ZOE_TRY(check_finite(weights, it));
-    if (usable_in_place(weights, it, &form)) {
-        if (it->entry) form.data = (void *)(uintptr_t)item_data(it);
-        *it->target = form;
-        return ZOE_OK;
-    }
-    ZOE_TRY(zoe_form_alloc(be, &form));
-    it->owned = form.data;
-    *it->target = form;
-    if (!be->ops->computes) return ZOE_OK;
-    if (zoe_is_quantised(&form)) return fill_quantised(weights, it, &form);
-    if (be->ops->host_memory) {
-        fill(it, &form, form.data);
-        if (it->entry) zoe_checkpoint_drop(weights->ckpt, it->entry); /* not needed twice */
-        return ZOE_OK;
-    }
-    size_t bytes = (size_t)zoe_tensor_bytes(&form);
-    void *staging = zoe_alloc(ctx, bytes);
-    if (!staging) return zoe_out_of_memory(ctx, bytes, it->name);
-    fill(it, &form, staging);
-    int status = zoe_upload(be, &form, staging);
-    zoe_free(ctx, staging);
-    return status;
-}
-
-static void unload_item(zoe_weights *weights, item *it) {
-    zoe_backend_free(weights->be, it->owned);
-    it->owned = NULL;
-    if (it->entry) zoe_checkpoint_drop(weights->ckpt, it->entry);
-    it->target->data = NULL;
-}
-
-static void unload_unit(zoe_weights *weights, int index) {
-    unit *u = &weights->units[index];
-    for (size_t i = 0; i < weights->count; i++)
-        if (weights->items[i].unit == index) unload_item(weights, &weights->items[i]);
-    if (u->loaded) weights->be->weight_bytes -= u->bytes;
-    u->loaded = false;
-}
-
-static int load_unit(zoe_weights *weights, int index) {
-    zoe_backend *be = weights->be;
-    unit *u = &weights->units[index];
-    for (size_t i = 0; i < weights->count; i++) {
-        if (weights->items[i].unit != index) continue;
-        int status = load_item(weights, &weights->items[i]);
-        if (status == ZOE_OK) continue;
-        unload_unit(weights, index);
-        return status;
-    }
-    u->loaded = true;
-    be->weight_bytes += u->bytes;
-    be->weight_loads += u->bytes;
-    if (be->weight_bytes > be->weight_peak) be->weight_peak = be->weight_bytes;
-    return ZOE_OK;
-}
-
-/* The two units that stream are one at work and one on its way. */
-static int64_t streaming_bytes(const zoe_weights *weights, int from) {
-    int64_t largest = 0;
-    for (int i = from; i < weights->unit_count; i++)
-        if (weights->units[i].bytes > largest) largest = weights->units[i].bytes;
-    return weights->unit_count - from > 1 ? 2 * largest : largest;
-}
-
-int64_t zoe_weights_least(const zoe_weights *weights) {
-    return weights->units[0].bytes + streaming_bytes(weights, 1);
-}
-
-/* As many leading units stay as the budget allows beside those that stream. */
-static void choose_keep(zoe_weights *weights) {
-    int64_t budget = weights->be->weight_budget, kept = weights->units[0].bytes, all = 0;
-    for (int i = 0; i < weights->unit_count; i++) all += weights->units[i].bytes;
-    weights->keep = weights->unit_count;
-    if (!budget || all <= budget) return;
-    weights->keep = 1;
-    while (weights->keep < weights->unit_count) {
-        kept += weights->units[weights->keep].bytes;
-        if (kept + streaming_bytes(weights, weights->keep + 1) > budget) return;
-        weights->keep++;
-    }
-}
-
-static bool nothing_loaded(const zoe_weights *weights) {
-    for (int i = 0; i < weights->unit_count; i++)
-        if (weights->units[i].loaded) return false;
-    return true;
-}
-
-/* Asks for the pages of the streaming unit that comes after this one. */
-static void prefetch_next(const zoe_weights *weights, int index) {
-    int next = index + 1 < weights->unit_count ? index + 1 : weights->keep;
-    if (next < weights->keep || next >= weights->unit_count || weights->units[next].loaded) return;
-    for (size_t i = 0; i < weights->count; i++)
-        if (weights->items[i].unit == next && weights->items[i].entry)
-            zoe_checkpoint_prefetch(weights->ckpt, weights->items[i].entry);
+        zoe_store_release(weights, index);
 }
 
 int zoe_weights_acquire(zoe_weights *weights, int index) {
-    unit *u = &weights->units[index];
-    if (nothing_loaded(weights)) choose_keep(weights);
-    if (zoe_weights_least(weights) > weights->be->weight_least) weights->be->weight_least = zoe_weights_least(weights);
-    if (!u->loaded) ZOE_TRY(load_unit(weights, index));
+    zoe_unit *u = &weights->units[index];
+    bool mapped = weights->be->ops->host_memory;
+    if (!weights->placed) zoe_units_place(weights);
+    zoe_units_note_least(weights, index);
     u->users++;
-    if (weights->keep < weights->unit_count && weights->be->ops->computes) prefetch_next(weights, index);
-    return ZOE_OK;
+    int status = mapped ? zoe_mapped_acquire(weights, index) : zoe_store_acquire(weights, index);
+    if (status < 0) u->users--;
+    return status;
 }
 
-void zoe_weights_release(zoe_weights *weights, int index) {
-    if (--weights->units[index].users == 0 && index >= weights->keep) unload_unit(weights, index);
+static void unload(zoe_weights *weights) {
+    if (weights->be->ops->host_memory)
+        zoe_mapped_unload(weights);
+    else
+        zoe_store_unload(weights);
+    weights->placed = false;
 }
 
 void zoe_weights_unload(zoe_weights *weights) {
-    for (int i = 0; i < weights->unit_count; i++) unload_unit(weights, i);
+    if (weights->be->weights.offload != ZOE_OFFLOAD_NONE) unload(weights);
+}
+
+void zoe_weights_free(zoe_weights *weights) {
+    if (!weights) return;
+    zoe_context *ctx = weights->be->ctx;
+    unload(weights);
+    for (size_t i = 0; i < weights->count; i++) zoe_free(ctx, weights->items[i].name);
+    zoe_free(ctx, weights->items);
+    zoe_free(ctx, weights->units);
+    zoe_free(ctx, weights);
 }
 
 void zoe_weights_table_row(const zoe_tensor *table, int64_t row, float *out) {
@@ -419,17 +238,16 @@ void zoe_weights_table_row(const zoe_tensor *table, int64_t row, float *out) {
 
 int64_t zoe_weights_bytes(const zoe_weights *weights) {
     int64_t bytes = 0;
-    for (size_t i = 0; i < weights->count; i++) {
-        zoe_tensor form = loaded_form(weights, &weights->items[i]);
-        bytes += zoe_form_bytes(&form);
-    }
+    for (size_t i = 0; i < weights->count; i++) bytes += zoe_form_bytes(&weights->items[i].form);
     return bytes;
 }
 
 const char *zoe_weights_find_nonfinite(const zoe_weights *weights) {
+    if (weights->ckpt && zoe_checkpoint_intact(weights->ckpt) < 0) return NULL;
     for (size_t i = 0; i < weights->count; i++) {
-        const item *it = &weights->items[i];
-        if (it->entry && zoe_first_nonfinite(item_data(it), it->entry->dtype, item_count(it)) >= 0) return it->entry->name;
+        const zoe_item *it = &weights->items[i];
+        if (it->entry && zoe_first_nonfinite(item_data(it), it->entry->dtype, zoe_item_count(it)) >= 0)
+            return it->entry->name;
     }
     return NULL;
 }

@@ -68,8 +68,12 @@ void zoe_weights_free(zoe_weights *weights); /* NULL is fine */
 /* The entry under this name or one of its other names; NULL if there is none. */
 const zoe_entry *zoe_weights_find(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name);
 
-/* Starts a unit; returns its number (counted from 0) or a status. */
+/*
+ * Starts a unit; returns its number (counted from 0) or a status. Blocks are units that are used one after the other,
+ * again and again, in the order of their numbers: those that do not fit come and go. Other units stay once they are used.
+ */
 int zoe_weights_unit(zoe_weights *weights);
+int zoe_weights_block(zoe_weights *weights);
 
 /* Binds the slots of a struct to the current unit, under names that begin with the printed prefix. */
 int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims dims, void *target, const char *prefix,
@@ -79,20 +83,16 @@ int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims
 int zoe_weights_check(zoe_weights *weights);
 
 /*
- * Makes a unit's tensors valid; pairs nest. The order of use is the order of the units, again and again. Under the
- * backend's weight_budget as many leading units as fit stay loaded from use to use (the first always does); the rest come
- * and go, the next one being asked for while one is at work.
+ * Makes a unit's tensors valid for the operations asked for until it is released; pairs nest. Under the backend's budgets
+ * as many blocks as fit stay; the others come for each use, the next ones being under way while one is at work.
  */
 int zoe_weights_acquire(zoe_weights *weights, int unit);
 void zoe_weights_release(zoe_weights *weights, int unit);
 
-/* Gives back all memory that loading took, mapped pages included. No unit may be acquired. */
+/* Gives back all memory that loading took, mapped pages included, unless everything is to stay. No unit may be acquired. */
 void zoe_weights_unload(zoe_weights *weights);
 
 int64_t zoe_weights_bytes(const zoe_weights *weights); /* as loaded, and of tables what the file has */
-
-/* The smallest weight_budget under which the network runs: its first unit and two of the largest others. */
-int64_t zoe_weights_least(const zoe_weights *weights);
 
 /* Row `row` of a table slot's tensor as float32; of random weights the same numbers each time. */
 void zoe_weights_table_row(const zoe_tensor *table, int64_t row, float *out);

@@ -30,7 +30,8 @@ int zoe_cuda_need_float(zoe_backend *be, const char *op, const zoe_tensor *t) {
 /* ---- life ---- */
 
 static int cuda_synchronize(zoe_backend *be) {
-    return zoe_cuda_check(be, cudaStreamSynchronize(zoe_cuda_of(be)->stream), "waiting");
+    ZOE_TRY(zoe_cuda_check(be, cudaStreamSynchronize(zoe_cuda_of(be)->stream), "waiting"));
+    return zoe_cuda_copies_synchronize(zoe_cuda_of(be));
 }
 
 static void cuda_close(zoe_backend *be) {
@@ -42,8 +43,9 @@ static void cuda_close(zoe_backend *be) {
     if (cuda->blas) cublasLtDestroy(cuda->blas);
     cudaFree(cuda->blas_workspace);
     cudaFree(cuda->flag);
+    zoe_cuda_copies_close(cuda);
     zoe_cuda_staging_close(cuda);
-    zoe_cuda_pool_close(cuda);
+    zoe_pool_close(&cuda->pool);
     zoe_cuda_arena_close(cuda);
     if (cuda->stream) cudaStreamDestroy(cuda->stream);
     zoe_free(be->ctx, cuda);
@@ -61,6 +63,13 @@ static const zoe_backend_ops ops = {
     .download_begin = zoe_cuda_download_begin,
     .download_end = zoe_cuda_download_end,
     .synchronize = cuda_synchronize,
+    .pinned_alloc = zoe_cuda_pinned_alloc,
+    .pinned_free = zoe_cuda_pinned_free,
+    .copy_begin = zoe_cuda_copy_begin,
+    .copy_wait = zoe_cuda_copy_wait,
+    .copy_release = zoe_cuda_copy_release,
+    .copy_end = zoe_cuda_copy_end,
+    .copy_expect = zoe_cuda_copy_expect,
     .trim = zoe_cuda_arena_trim,
     .grow = zoe_cuda_arena_grow,
     .linear = zoe_cuda_linear,
@@ -91,12 +100,14 @@ static int open_device(zoe_cuda *cuda, const zoe_plugin_settings *settings) {
     if (settings->largest_level && settings->largest_level < cuda->level) cuda->level = settings->largest_level;
     cuda->processors = properties.multiProcessorCount;
     ZOE_CUDA(be, cudaMemGetInfo(&available, &total));
-    cuda->budget = available > MARGIN ? available - MARGIN : 0;
-    if (settings->budget && (size_t)settings->budget < cuda->budget) cuda->budget = (size_t)settings->budget;
+    zoe_cuda_pool_open(cuda);
+    be->device_bytes = be->device_peak = (int64_t)(ZOE_DEVICE_CONTEXT + ZOE_DEVICE_WORKSPACE);
+    be->device_budget = (int64_t)(available + ZOE_DEVICE_CONTEXT) - (int64_t)MARGIN;
+    if (be->device_budget < 1) be->device_budget = 1;
+    if (settings->budget && settings->budget < be->device_budget) be->device_budget = settings->budget;
     ZOE_CUDA(be, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     ZOE_CUDA(be, cudaMalloc((void **)&cuda->flag, sizeof *cuda->flag));
     ZOE_CUDA(be, cudaMalloc(&cuda->blas_workspace, ZOE_CUDA_BLAS_WORKSPACE));
-    be->device_bytes = be->device_peak = ZOE_CUDA_BLAS_WORKSPACE;
     ZOE_TRY(zoe_cuda_blas_check(be, cublasLtCreate(&cuda->blas), "start"));
     return zoe_cuda_arena_open(cuda, total);
 }

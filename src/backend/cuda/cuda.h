@@ -1,4 +1,4 @@
-/* The CUDA backend's object and what its files share. All work goes to one stream, in order. */
+/* The CUDA backend's object and what its files share. Operations go to one stream, in order; weights come on another. */
 #ifndef ZOE_BACKEND_CUDA_CUDA_H
 #define ZOE_BACKEND_CUDA_CUDA_H
 
@@ -6,20 +6,14 @@
 #include <cuda_runtime.h>
 
 #include "backend/cuda/kernels.h"
+#include "backend/device.h"
 #include "backend/plugin.h"
 
-#define ZOE_CUDA_BLAS_WORKSPACE ((size_t)32 << 20)
+#define ZOE_CUDA_BLAS_WORKSPACE ZOE_DEVICE_WORKSPACE
 
 typedef struct zoe_cuda_plan zoe_cuda_plan;   /* a matrix product with its chosen algorithm */
 typedef struct zoe_cuda_sdpa zoe_cuda_sdpa;   /* attention through cuDNN */
-typedef struct zoe_cuda_slab zoe_cuda_slab;   /* device memory shared by small tensors */
 typedef unsigned long long zoe_cuda_physical; /* a piece of physical memory */
-
-/* Device memory that lives until freed. */
-typedef struct zoe_cuda_pool {
-    zoe_cuda_slab *slabs;
-    size_t count, capacity;
-} zoe_cuda_pool;
 
 #define ZOE_CUDA_SLOTS 3
 
@@ -38,6 +32,26 @@ typedef struct zoe_cuda_fetch {
     cudaEvent_t there;
 } zoe_cuda_fetch;
 
+/* A place that copies fill: when its bytes have arrived, and when they may be overwritten. */
+typedef struct zoe_cuda_place {
+    cudaEvent_t arrived, released;
+} zoe_cuda_place;
+
+#define ZOE_CUDA_WAITS 64
+
+/* From where the computation had nothing more to do to where it went on. */
+typedef struct zoe_cuda_wait {
+    cudaEvent_t begin, end;
+} zoe_cuda_wait;
+
+typedef struct zoe_cuda_copies {
+    cudaStream_t stream; /* NULL until the first copy */
+    zoe_cuda_place places[ZOE_COPY_PLACES];
+    zoe_cuda_wait waits[ZOE_CUDA_WAITS];
+    size_t told, counted; /* waits recorded, and added up */
+    bool expecting;       /* one has begun */
+} zoe_cuda_copies;
+
 typedef struct zoe_cuda {
     zoe_backend base;
     int device, level, processors;
@@ -47,10 +61,10 @@ typedef struct zoe_cuda {
     zoe_cuda_plan *plans;
     size_t plan_count, plan_capacity;
     zoe_cuda_sdpa *sdpa;
-    zoe_cuda_pool pool;
+    zoe_pool pool;
     zoe_cuda_staging staging;
     zoe_cuda_fetch fetch;
-    size_t budget;             /* bytes of device memory allowed */
+    zoe_cuda_copies copies;
     size_t granularity;        /* of the arena's growth */
     zoe_cuda_physical *pieces; /* of the arena, each `granularity` bytes, from its base on */
     size_t piece_count, piece_capacity;
@@ -72,7 +86,7 @@ int zoe_cuda_blas_check(zoe_backend *be, cublasStatus_t status, const char *what
 
 int zoe_cuda_alloc(zoe_backend *be, size_t bytes, void **out);
 void zoe_cuda_free(zoe_backend *be, void *ptr);
-void zoe_cuda_pool_close(zoe_cuda *cuda);
+void zoe_cuda_pool_open(zoe_cuda *cuda);
 int zoe_cuda_upload(zoe_backend *be, void *to, const void *host, size_t bytes);
 int zoe_cuda_download(zoe_backend *be, void *host, const void *from, size_t bytes);
 int zoe_cuda_download_begin(zoe_backend *be, void *host, const void *from, size_t bytes);
@@ -82,6 +96,18 @@ int zoe_cuda_arena_open(zoe_cuda *cuda, size_t total);
 void zoe_cuda_arena_close(zoe_cuda *cuda);
 int zoe_cuda_arena_grow(zoe_backend *be, size_t bytes);
 void zoe_cuda_arena_trim(zoe_backend *be);
+
+/* ---- copies beside the computation ---- */
+
+int zoe_cuda_pinned_alloc(zoe_backend *be, size_t bytes, void **out);
+void zoe_cuda_pinned_free(zoe_backend *be, void *ptr, size_t bytes);
+int zoe_cuda_copy_begin(zoe_backend *be, int place, void *to, const void *host, size_t bytes);
+int zoe_cuda_copy_expect(zoe_backend *be);
+int zoe_cuda_copy_wait(zoe_backend *be, int place);
+int zoe_cuda_copy_release(zoe_backend *be, int place);
+int zoe_cuda_copy_end(zoe_backend *be, int place);
+int zoe_cuda_copies_synchronize(zoe_cuda *cuda);
+void zoe_cuda_copies_close(zoe_cuda *cuda);
 
 /* ---- matrix products ---- */
 

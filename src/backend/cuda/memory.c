@@ -1,7 +1,6 @@
 /*
- * Device memory. Tensors that live until freed come from a pool: large ones alone, small ones together in slabs, since
- * every request to the driver waits for the device. Activations live in the arena: a range of addresses behind which
- * memory is put as the stack grows, so that nothing is taken for what a request does not need.
+ * Device memory. Tensors that live until freed come from a pool. Activations live in the arena: a range of addresses behind
+ * which memory is put as the stack grows, so that nothing is taken for what a request does not need.
  */
 #include <cuda.h>
 #include <string.h>
@@ -9,94 +8,31 @@
 #include "backend/cuda/cuda.h"
 
 #define ALIGNMENT  256
-#define SLAB_BYTES ((size_t)32 << 20)
-#define ALONE      ((size_t)4 << 20) /* tensors from this size on */
 #define SLOT_BYTES ((size_t)32 << 20)
-#define GROWTH     ((size_t)32 << 20)
-
-struct zoe_cuda_slab {
-    char *base;
-    size_t size, used;
-    size_t tensors; /* alive in it */
-};
-
-static int over_budget(zoe_cuda *cuda, size_t bytes, const char *what) {
-    char wanted[32], held[32], budget[32];
-    zoe_bytes_text(wanted, sizeof wanted, (int64_t)bytes);
-    zoe_bytes_text(held, sizeof held, cuda->base.device_bytes);
-    zoe_bytes_text(budget, sizeof budget, (int64_t)cuda->budget);
-    return zoe_fail(cuda->base.ctx, ZOE_ERR_NOMEM, "device %d: %s more for %s do not fit: %s of %s are in use",
-                    cuda->device, wanted, what, held, budget);
-}
-
-static void hold(zoe_cuda *cuda, int64_t bytes) {
-    zoe_backend *be = &cuda->base;
-    be->device_bytes += bytes;
-    if (be->device_bytes > be->device_peak) be->device_peak = be->device_bytes;
-}
-
-static bool within_budget(const zoe_cuda *cuda, size_t more) {
-    size_t held = (size_t)cuda->base.device_bytes;
-    return more <= cuda->budget && held <= cuda->budget - more;
-}
 
 /* ---- the pool ---- */
 
-static int new_slab(zoe_cuda *cuda, size_t size, zoe_cuda_slab **out) {
-    zoe_backend *be = &cuda->base;
-    zoe_cuda_pool *pool = &cuda->pool;
-    if (pool->count == pool->capacity) {
-        size_t capacity = pool->capacity ? 2 * pool->capacity : 64;
-        zoe_cuda_slab *slabs = zoe_realloc(be->ctx, pool->slabs, capacity * sizeof *slabs);
-        if (!slabs) return zoe_out_of_memory(be->ctx, capacity * sizeof *slabs, "device memory's books");
-        pool->slabs = slabs;
-        pool->capacity = capacity;
-    }
-    if (!within_budget(cuda, size)) return over_budget(cuda, size, "weights");
-    void *base;
-    ZOE_CUDA(be, cudaSetDevice(cuda->device));
-    ZOE_CUDA(be, cudaMalloc(&base, size));
-    hold(cuda, (int64_t)size);
-    *out = &pool->slabs[pool->count++];
-    **out = (zoe_cuda_slab){.base = base, .size = size};
-    return ZOE_OK;
+static int take(zoe_backend *be, size_t bytes, void **out) {
+    ZOE_CUDA(be, cudaSetDevice(zoe_cuda_of(be)->device));
+    return zoe_cuda_check(be, cudaMalloc(out, bytes), "device memory");
+}
+
+/* cudaFree() waits for work that may still read it. */
+static void give(zoe_backend *be, void *base) {
+    cudaSetDevice(zoe_cuda_of(be)->device);
+    cudaFree(base);
+}
+
+void zoe_cuda_pool_open(zoe_cuda *cuda) {
+    cuda->pool = (zoe_pool){.be = &cuda->base, .take = take, .give = give};
 }
 
 int zoe_cuda_alloc(zoe_backend *be, size_t bytes, void **out) {
-    zoe_cuda *cuda = zoe_cuda_of(be);
-    zoe_cuda_pool *pool = &cuda->pool;
-    zoe_cuda_slab *slab = NULL;
-    *out = NULL;
-    if (bytes > SIZE_MAX - ALIGNMENT) return zoe_out_of_memory(be->ctx, bytes, "a tensor");
-    bytes = (bytes + ALIGNMENT) & ~(size_t)(ALIGNMENT - 1); /* even nothing gets an address of its own */
-    for (size_t i = pool->count; i-- > 0 && bytes < ALONE && !slab;)
-        if (pool->slabs[i].size == SLAB_BYTES && SLAB_BYTES - pool->slabs[i].used >= bytes) slab = &pool->slabs[i];
-    if (!slab) ZOE_TRY(new_slab(cuda, bytes < ALONE ? SLAB_BYTES : bytes, &slab));
-    *out = slab->base + slab->used;
-    slab->used += bytes;
-    slab->tensors++;
-    return ZOE_OK;
+    return zoe_pool_alloc(&zoe_cuda_of(be)->pool, bytes, out);
 }
 
-/* A slab goes when its last tensor goes; cudaFree() waits for work that may still read it. */
 void zoe_cuda_free(zoe_backend *be, void *ptr) {
-    zoe_cuda *cuda = zoe_cuda_of(be);
-    zoe_cuda_pool *pool = &cuda->pool;
-    for (size_t i = 0; i < pool->count; i++) {
-        zoe_cuda_slab *slab = &pool->slabs[i];
-        if ((char *)ptr < slab->base || (char *)ptr >= slab->base + slab->size) continue;
-        if (--slab->tensors > 0) return;
-        cudaSetDevice(cuda->device);
-        cudaFree(slab->base);
-        hold(cuda, -(int64_t)slab->size);
-        *slab = pool->slabs[--pool->count];
-        return;
-    }
-}
-
-void zoe_cuda_pool_close(zoe_cuda *cuda) {
-    for (size_t i = 0; i < cuda->pool.count; i++) cudaFree(cuda->pool.slabs[i].base);
-    zoe_free(cuda->base.ctx, cuda->pool.slabs);
+    zoe_pool_free(&zoe_cuda_of(be)->pool, ptr);
 }
 
 /* ---- the arena ---- */
@@ -121,8 +57,8 @@ int zoe_cuda_arena_open(zoe_cuda *cuda, size_t total) {
     size_t smallest;
     ZOE_TRY(driver_check(be, cuMemGetAllocationGranularity(&smallest, &kind, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
                          "granularity of memory"));
-    cuda->granularity = (GROWTH + smallest - 1) / smallest * smallest;
-    size_t size = (total + cuda->granularity - 1) / cuda->granularity * cuda->granularity;
+    cuda->granularity = zoe_device_pages(ZOE_DEVICE_PIECE, smallest);
+    size_t size = zoe_device_pages(total, cuda->granularity);
     ZOE_TRY(driver_check(be, cuMemAddressReserve(&base, size, 0, 0, 0), "addresses for activations"));
     be->arena.base = (char *)(uintptr_t)base;
     be->arena.size = size;
@@ -153,7 +89,7 @@ static int add_piece(zoe_cuda *cuda) {
         return status;
     }
     cuda->pieces[cuda->piece_count++] = handle;
-    hold(cuda, (int64_t)cuda->granularity);
+    zoe_device_hold(be, (int64_t)cuda->granularity);
     be->arena.backed += cuda->granularity;
     return ZOE_OK;
 }
@@ -161,8 +97,7 @@ static int add_piece(zoe_cuda *cuda) {
 int zoe_cuda_arena_grow(zoe_backend *be, size_t bytes) {
     zoe_cuda *cuda = zoe_cuda_of(be);
     size_t more = bytes > be->arena.backed ? bytes - be->arena.backed : 0;
-    more = (more + cuda->granularity - 1) / cuda->granularity * cuda->granularity;
-    if (!within_budget(cuda, more)) return over_budget(cuda, more, "activations");
+    ZOE_TRY(zoe_device_check(be, zoe_device_pages(more, cuda->granularity), "activations"));
     ZOE_CUDA(be, cudaSetDevice(cuda->device));
     while (be->arena.backed < bytes) ZOE_TRY(add_piece(cuda));
     return ZOE_OK;
@@ -172,7 +107,7 @@ static void remove_piece(zoe_cuda *cuda) {
     size_t last = --cuda->piece_count;
     cuMemUnmap((CUdeviceptr)(uintptr_t)cuda->base.arena.base + last * cuda->granularity, cuda->granularity);
     cuMemRelease(cuda->pieces[last]);
-    hold(cuda, -(int64_t)cuda->granularity);
+    zoe_device_hold(&cuda->base, -(int64_t)cuda->granularity);
     cuda->base.arena.backed -= cuda->granularity;
 }
 

@@ -2,7 +2,7 @@
  * The backend that computes nothing: the same model code over it yields the work counted by the wrappers and the arena's
  * high-water mark. Addresses are made up, aligned and never touched.
  */
-#include "backend/backend.h"
+#include "backend/device.h"
 
 #define FIRST_ADDRESS ((uintptr_t)1 << 40)
 #define ARENA_BYTES   ((size_t)1 << 46)
@@ -10,22 +10,37 @@
 
 typedef struct plan {
     zoe_backend base;
+    zoe_backend_ops ops;
     uintptr_t next; /* address of the next allocation */
+    zoe_pool pool;  /* of a device */
 } plan;
 
+static plan *plan_of(zoe_backend *be) {
+    return (plan *)(void *)be;
+}
+
 static void plan_close(zoe_backend *be) {
+    zoe_pool_close(&plan_of(be)->pool);
     zoe_free(be->ctx, be);
 }
 
-static int plan_alloc(zoe_backend *be, size_t bytes, void **out) {
-    plan *self = (plan *)(void *)be;
+static int new_address(zoe_backend *be, size_t bytes, void **out) {
+    plan *self = plan_of(be);
     *out = (void *)self->next;
     self->next += (bytes + ALIGNMENT) & ~(uintptr_t)(ALIGNMENT - 1); /* even nothing gets an address of its own */
     return ZOE_OK;
 }
 
+static int plan_alloc(zoe_backend *be, size_t bytes, void **out) {
+    return be->ops->host_memory ? new_address(be, bytes, out) : zoe_pool_alloc(&plan_of(be)->pool, bytes, out);
+}
+
 static void plan_free(zoe_backend *be, void *ptr) {
-    (void)be, (void)ptr;
+    if (!be->ops->host_memory) zoe_pool_free(&plan_of(be)->pool, ptr);
+}
+
+static void give_back(zoe_backend *be, void *base) {
+    (void)be, (void)base;
 }
 
 static int plan_upload(zoe_backend *be, void *to, const void *host, size_t bytes) {
@@ -43,8 +58,37 @@ static int plan_synchronize(zoe_backend *be) {
     return ZOE_OK;
 }
 
+static int plan_pinned_alloc(zoe_backend *be, size_t bytes, void **out) {
+    return new_address(be, bytes, out);
+}
+
+static void plan_pinned_free(zoe_backend *be, void *ptr, size_t bytes) {
+    (void)be, (void)ptr, (void)bytes;
+}
+
+static int plan_copy_begin(zoe_backend *be, int place, void *to, const void *host, size_t bytes) {
+    (void)be, (void)place, (void)to, (void)host, (void)bytes;
+    return ZOE_OK;
+}
+
+static int plan_copy_event(zoe_backend *be, int place) {
+    (void)be, (void)place;
+    return ZOE_OK;
+}
+
+/* A device's arena grows and shrinks by pieces. */
+static int plan_grow(zoe_backend *be, size_t bytes) {
+    size_t size = zoe_device_pages(bytes, ZOE_DEVICE_PIECE);
+    zoe_device_hold(be, (int64_t)(size - be->arena.backed));
+    be->arena.backed = size;
+    return ZOE_OK;
+}
+
 static void plan_trim(zoe_backend *be) {
-    (void)be;
+    size_t size = zoe_device_pages(be->arena.used, ZOE_DEVICE_PIECE);
+    if (size >= be->arena.backed) return;
+    zoe_device_hold(be, (int64_t)size - (int64_t)be->arena.backed);
+    be->arena.backed = size;
 }
 
 static int plan_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p) {
@@ -115,9 +159,9 @@ static int plan_finite(zoe_backend *be, const zoe_tensor *x, bool *out) {
     return ZOE_OK;
 }
 
+/* Of a device; on the processor memory needs no growth. */
 static const zoe_backend_ops ops = {
     .name = "plan",
-    .host_memory = true,
     .key_repeats = true,
     .close = plan_close,
     .alloc = plan_alloc,
@@ -125,6 +169,13 @@ static const zoe_backend_ops ops = {
     .upload = plan_upload,
     .download = plan_download,
     .synchronize = plan_synchronize,
+    .pinned_alloc = plan_pinned_alloc,
+    .pinned_free = plan_pinned_free,
+    .copy_begin = plan_copy_begin,
+    .copy_wait = plan_copy_event,
+    .copy_release = plan_copy_event,
+    .copy_end = plan_copy_event,
+    .grow = plan_grow,
     .trim = plan_trim,
     .linear = plan_linear,
     .norm = plan_norm,
@@ -141,15 +192,22 @@ static const zoe_backend_ops ops = {
     .finite = plan_finite,
 };
 
-int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, zoe_backend **out) {
+int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_backend **out) {
     *out = NULL;
     plan *self;
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, self, 1));
-    self->base = (zoe_backend){.ops = &ops,
+    self->ops = ops;
+    self->ops.host_memory = !device;
+    if (!device) self->ops.grow = NULL;
+    self->base = (zoe_backend){.ops = &self->ops,
                                .ctx = ctx,
                                .dtype = dtype,
                                .arena = {.base = (char *)FIRST_ADDRESS, .size = ARENA_BYTES}};
     self->next = FIRST_ADDRESS + ARENA_BYTES;
+    if (device) {
+        self->pool = (zoe_pool){.be = &self->base, .take = new_address, .give = give_back};
+        self->base.device_bytes = self->base.device_peak = (int64_t)(ZOE_DEVICE_CONTEXT + ZOE_DEVICE_WORKSPACE);
+    }
     *out = &self->base;
     return ZOE_OK;
 }

@@ -96,7 +96,7 @@ static int bind(zoe_wan_denoiser *d) {
     ZOE_TRY(zoe_weights_unit(d->weights));
     ZOE_TRY(zoe_weights_bind(d->weights, end_slots, dims, &d->ends, "%s", ""));
     for (int i = 0; i < (int)c->layers; i++) {
-        ZOE_TRY(zoe_weights_unit(d->weights));
+        ZOE_TRY(zoe_weights_block(d->weights));
         ZOE_TRY(zoe_weights_bind(d->weights, block_slots, dims, &d->blocks[i], "blocks.%d.", i));
     }
     return zoe_weights_check(d->weights);

@@ -1,0 +1,48 @@
+/*
+ * What a device's memory is taken in, said once for the backend that takes it and for the plan that foretells it.
+ */
+#ifndef ZOE_BACKEND_DEVICE_H
+#define ZOE_BACKEND_DEVICE_H
+
+#include "backend/backend.h"
+
+#define ZOE_DEVICE_PAGE  ((size_t)2 << 20)  /* what the driver gives large pieces in */
+#define ZOE_DEVICE_PIECE ((size_t)32 << 20) /* small tensors share such pieces, and activations grow by them */
+#define ZOE_DEVICE_ALONE ((size_t)4 << 20)  /* tensors from this size on have memory of their own */
+
+/* Held from the start: the driver's context with the kernels of its libraries, and the products' workspace. */
+#define ZOE_DEVICE_CONTEXT   ((size_t)640 << 20)
+#define ZOE_DEVICE_WORKSPACE ((size_t)32 << 20)
+
+/* Host memory of driver and libraries, of which a part comes with their first use. */
+#define ZOE_DEVICE_HOST ((size_t)1024 << 20)
+
+static inline size_t zoe_device_pages(size_t bytes, size_t page) {
+    return (bytes + page - 1) / page * page;
+}
+
+typedef struct zoe_pool_piece {
+    char *base;
+    size_t size, used;
+    size_t tensors; /* alive in it */
+} zoe_pool_piece;
+
+/* Memory that lives until freed: large tensors alone, small ones together, since every request to a driver waits. */
+typedef struct zoe_pool {
+    zoe_backend *be;
+    int (*take)(zoe_backend *be, size_t bytes, void **out); /* whole pages from the device, and back */
+    void (*give)(zoe_backend *be, void *base);
+    zoe_pool_piece *pieces;
+    size_t count, capacity;
+} zoe_pool;
+
+int zoe_pool_alloc(zoe_pool *pool, size_t bytes, void **out);
+void zoe_pool_free(zoe_pool *pool, void *ptr);
+void zoe_pool_close(zoe_pool *pool);
+
+/* Counts bytes of the device as held, or no longer (negative). */
+void zoe_device_hold(zoe_backend *be, int64_t bytes);
+/* ZOE_ERR_NOMEM where so many more would exceed the backend's budget. */
+int zoe_device_check(zoe_backend *be, size_t bytes, const char *what);
+
+#endif
