@@ -2,7 +2,8 @@
 
     python training/demo/train.py --run build/demo --model models/demo
 
-Stages: kind (the judge's classifier; kept if kind.safetensors exists), captions, vae, latents, denoiser, export, evaluation.
+Stages: kind (the judge's classifier; kept if kind.safetensors exists), captions, vae, text, latents, denoiser,
+export, evaluation.
 A stage that is done is skipped, one that was interrupted goes on from its checkpoint. Seeds are fixed; lengths are in seconds,
 so that a schedule always ends. --scale tiny tries the whole chain on a CPU in a few minutes.
 """
@@ -19,6 +20,7 @@ import export  # noqa: E402
 import kind  # noqa: E402
 import prepare  # noqa: E402
 import train_denoiser  # noqa: E402
+import train_text  # noqa: E402
 import train_vae  # noqa: E402
 from common import DEVICE, Clock, Run, main_guard  # noqa: E402
 from config import Settings, tiny  # noqa: E402
@@ -64,9 +66,11 @@ def main():
     parser.add_argument("--only", help="run this stage alone")
     parser.add_argument("--vae-seconds", type=float, default=360)
     parser.add_argument("--denoiser-seconds", type=float, default=840)
-    parser.add_argument("--start", type=Path, help="go on from this model folder: its VAE and tokenizer stay, the rest learns on")
+    parser.add_argument("--start", type=Path, help="go on from this model folder: its VAE and tokenizer stay, the denoiser learns on, and the text "
+                        "encoder learns anew, near to its own")
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the denoiser's learning rates")
     parser.add_argument("--composing", type=float, default=0.0, help="extra share of the denoiser's samples at the highest noise levels")
+    parser.add_argument("--text-steps", type=int, default=1200)
     parser.add_argument("--until", type=float, help="interrupt the denoiser's training after this many seconds")
     parser.add_argument("--clips", type=int, default=65536)
     parser.add_argument("--seed", type=int, default=2024, help="of the data set's scenes")
@@ -90,10 +94,9 @@ def main():
     if options.only == "kind" or (options.only is None and not kind.FILE.exists()):
         small = options.scale == "tiny"
         run.log(stage="kind", accuracy=kind.train(DEVICE, 6 if small else options.kind_clips, 60 if small else 1500))
-    start = None
+    text, denoiser = None, None
     if options.start:
         text, denoiser, vae, _ = export.read(options.start, settings, DEVICE)
-        start = (text, denoiser)
         train_vae.keep(run, vae)
         shutil.copyfile(options.start / "tokenizer/spiece.model", run.path("spiece.model"))
     writer = captions_apart(options) if wants("captions", "captions.npy") else None
@@ -101,10 +104,12 @@ def main():
         train_vae.train(run, settings, options.vae_seconds, **(TINY if options.scale == "tiny" else {}))
     if writer and writer.wait():
         raise SystemExit("captions failed")
+    if wants("text", "text.pt"):
+        run.save("text.pt", train_text.train(run, settings, 20 if options.scale == "tiny" else options.text_steps, like=text).state_dict())
     latents = prepare.make_latents(run, settings, data) if wants("latents", "latents.pt") else None
     if wants("denoiser", "denoiser_done"):
         train_denoiser.train(run, settings, options.denoiser_seconds, latents, options.batch, 2e-3 * options.rate, 1e-3 * options.rate,
-                             compiled=DEVICE == "cuda", until=options.until, start=start, composing=options.composing)
+                             compiled=DEVICE == "cuda", until=options.until, start=(train_text.load(run, settings), denoiser), composing=options.composing)
         if options.until is None:
             run.path("denoiser_done").touch()
     if options.only in (None, "export"):

@@ -9,6 +9,7 @@ from model.text import TextEncoder, Tokenizer
 from optim import Average, Muon, Optimizers
 
 DROPPED, WITH_FIRST = 0.12, 0.35  # shares of samples: empty prompt, first frame given
+TEXT_RATE = 0.2                   # of the others' rate: the encoder knows its trade already
 COMPOSED = 0.9                    # noise level under which it can be seen what is where
 
 
@@ -53,22 +54,24 @@ def loss_of(generator, latents, ids, shift, composing):
 def make_optimizers(generator, muon_rate, rate):
     matrices = [p for name, p in generator.denoiser.blocks.named_parameters() if p.ndim == 2]
     taken = {id(p) for p in matrices}
-    rest = [p for p in generator.parameters() if id(p) not in taken]
-    adam = torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=DEVICE == "cuda")
+    rest = [p for p in generator.denoiser.parameters() if id(p) not in taken]
+    groups = [{"params": rest}, {"params": list(generator.text.parameters()), "lr": TEXT_RATE * rate}]
+    adam = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=DEVICE == "cuda")
     return Optimizers(Muon(matrices, lr=muon_rate, weight_decay=0.02), adam)
 
 
 def train(run, settings, budget, latents=None, batch=256, muon_rate=2e-3, rate=1e-3, compiled=True, hold=0.55, until=None,
           start=None, composing=0.0):
     """`latents`: the data set, else read from latents.pt. `until`: stop, with a checkpoint, after this many seconds of the budget.
-    `start`: (text encoder, denoiser) to go on from, instead of new ones.
+    `start`: (text encoder, denoiser) to go on from; a denoiser of None is a new one.
     `composing`: see loss_of()."""
     torch.manual_seed(2)
     settings.text.vocab_size = len(Tokenizer(run.path("spiece.model")))
     generator = Generator(settings).to(DEVICE)
     if start:
         generator.text.load_state_dict(start[0].state_dict())
-        generator.denoiser.load_state_dict(start[1].state_dict())
+        if start[1] is not None:
+            generator.denoiser.load_state_dict(start[1].state_dict())
     latents = run.load("latents.pt").to(DEVICE) if latents is None else latents
     captions = torch.from_numpy(np.load(run.path("captions.npy"))).to(DEVICE)
     average, optimizers = Average(generator, 0.999), make_optimizers(generator, muon_rate, rate)
