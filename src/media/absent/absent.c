@@ -16,6 +16,21 @@ void zoe_picture_free(zoe_context *ctx, zoe_picture *picture) {
     *picture = (zoe_picture){0};
 }
 
+int zoe_clip_open(zoe_context *ctx, const char *path, zoe_clip **out) {
+    *out = NULL;
+    return refuse(ctx, path);
+}
+
+/* No clip exists that the next two could be called on. */
+int zoe_clip_next(zoe_clip *clip, zoe_picture *out) {
+    (void)clip, (void)out;
+    return ZOE_ERR_INTERNAL;
+}
+
+void zoe_clip_close(zoe_clip *clip) {
+    (void)clip;
+}
+
 int zoe_video_create(zoe_context *ctx, const char *path, const zoe_video_settings *settings, zoe_video_writer **out) {
     (void)settings;
     *out = NULL;
