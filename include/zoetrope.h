@@ -174,11 +174,16 @@ typedef struct zoe_request {
     int32_t frames;
     double fps;
     int32_t steps;
-    double guidance;       /* classifier-free guidance scale; 1 turns it off */
-    double guidance_2;     /* scale of the second expert; negative: the same as `guidance` */
-    double flow_shift;     /* shift of the flow schedule; 0: as the model's scheduler says */
-    const char *sampler;   /* "unipc", "euler", "stochastic", "ddim" or "dpm"; NULL: as the model's scheduler says */
-    const char *timesteps; /* "1000,909,725": those of the steps, for flow models; NULL: as `steps` makes them */
+    int32_t refine_steps;   /* of the second pass's schedule, with an upsampler; 0: as published for the model */
+    double guidance;        /* classifier-free guidance scale; 1 turns it off */
+    double guidance_2;      /* scale of the second expert; negative: the same as `guidance` */
+    double flow_shift;      /* shift of the flow schedule; 0: as the model's scheduler says */
+    const char *sampler;    /* "unipc", "euler", "stochastic", "ddim" or "dpm"; NULL: as the model's scheduler says */
+    const char *timesteps;  /* "1000,909,725": those of the steps, for flow models; NULL: as `steps` makes them */
+    const char *upsampler;  /* folder or file of a latent upsampler: a first pass at half the size, a second at the full;
+                               NULL: one pass */
+    double refine_strength; /* the second pass takes so much of the end of its schedule; 0: as published for the model */
+    double adain, tone_map; /* of the enlarged latents, 0 to 1; negative: as published for the model */
     uint64_t seed;
     const char *init_latents; /* "FILE.safetensors:NAME": start from this tensor instead of drawing noise */
     const char *dump;         /* safetensors file for what was computed on the way */

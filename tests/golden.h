@@ -24,7 +24,7 @@ typedef struct golden {
     zoe_context *ctx;
     zoe_model *model;
     zoe_checkpoint *expected, *found; /* golden.safetensors and the dump of the run */
-    char dir[512], dump[512], timesteps[256], conditions[2048];
+    char dir[512], dump[512], timesteps[256], conditions[2048], upsampler[600];
     zoe_result result;
 } golden;
 
@@ -116,6 +116,17 @@ static inline const char *golden_conditions(golden *g, const zoe_config *config)
     return count ? g->conditions : NULL;
 }
 
+static inline void golden_upsampler(golden *g, const zoe_config *config, zoe_request *request) {
+    json_t *own = json_object_get(config->root, "upsampler");
+    if (!own) return;
+    snprintf(g->upsampler, sizeof g->upsampler, "%s/upsampler", g->dir);
+    request->upsampler = g->upsampler;
+    request->refine_steps = (int32_t)json_integer_value(json_object_get(own, "steps"));
+    request->refine_strength = json_number_value(json_object_get(own, "strength"));
+    request->adain = json_number_value(json_object_get(own, "adain"));
+    request->tone_map = json_number_value(json_object_get(own, "tone_map"));
+}
+
 /* Fills a request from case.json; texts live in `config`. */
 static inline void golden_request(golden *g, const zoe_config *config, zoe_request *request, char latents[600],
                                   char image[600], char last_image[600]) {
@@ -142,6 +153,7 @@ static inline void golden_request(golden *g, const zoe_config *config, zoe_reque
     if (access(last_image, R_OK) == 0) request->last_image = last_image;
     request->timesteps = golden_timesteps(g, config);
     request->conditions = golden_conditions(g, config);
+    golden_upsampler(g, config, request);
     golden_check(g, zoe_config_real(config, "image_cond_noise_scale", &request->condition_noise));
     request->dump = g->dump;
 }
@@ -202,7 +214,7 @@ static inline void golden_refuses_parts(const char *name, const char *part, cons
 
 /* Opens a model and makes a small video, from a picture if `image` is there. */
 static inline int golden_small(zoe_context *ctx, const char *path, const char *image, int width, int height, int frames,
-                               const char *conditions) {
+                               const zoe_request *extras) {
     zoe_model *model;
     zoe_request request;
     ZOE_TRY(zoe_model_open(ctx, path, NULL, &model));
@@ -210,7 +222,7 @@ static inline int golden_small(zoe_context *ctx, const char *path, const char *i
     request.prompt = "fox";
     request.width = width, request.height = height, request.frames = frames, request.steps = 2;
     if (image && access(image, R_OK) == 0) request.image = image;
-    request.conditions = conditions;
+    if (extras) request.conditions = extras->conditions, request.upsampler = extras->upsampler;
     int status = zoe_generate(model, &request, NULL);
     zoe_model_close(model);
     return status;
@@ -218,16 +230,16 @@ static inline int golden_small(zoe_context *ctx, const char *path, const char *i
 
 /* The same with one allocation failing, of some 100 along the way: a clear error each time, and nothing leaked. */
 static inline void golden_starve_model(const char *path, const char *image, int width, int height, int frames,
-                                       const char *conditions) {
+                                       const zoe_request *extras) {
     test_memory memory;
     zoe_context *ctx = test_context(&memory);
     long many = 1000000000;
     atomic_store(&memory.until_fail, many);
-    assert_ok(ctx, golden_small(ctx, path, image, width, height, frames, conditions));
+    assert_ok(ctx, golden_small(ctx, path, image, width, height, frames, extras));
     long count = many - atomic_load(&memory.until_fail), stride = count / 100 + 1;
     for (long n = 0; n < count; n += stride - (stride > 1 && n % 2)) {
         atomic_store(&memory.until_fail, n);
-        int status = golden_small(ctx, path, image, width, height, frames, conditions);
+        int status = golden_small(ctx, path, image, width, height, frames, extras);
         atomic_store(&memory.until_fail, -1);
         if (status != ZOE_ERR_NOMEM || !strstr(zoe_context_error(ctx), "memory"))
             fail_msg("allocation %ld of %ld: status %d: %s", n, count, status, zoe_context_error(ctx));
@@ -237,11 +249,11 @@ static inline void golden_starve_model(const char *path, const char *image, int 
 }
 
 /* The same with a case's model and picture. */
-static inline void golden_starve(const char *name, int width, int height, int frames, const char *conditions) {
+static inline void golden_starve(const char *name, int width, int height, int frames, const zoe_request *extras) {
     char path[600], image[600];
     snprintf(path, sizeof path, "%s/cases/%s/model", TEST_DATA, name);
     snprintf(image, sizeof image, "%s/cases/%s/image.png", TEST_DATA, name);
-    golden_starve_model(path, image, width, height, frames, conditions);
+    golden_starve_model(path, image, width, height, frames, extras);
 }
 
 #endif

@@ -101,6 +101,26 @@ static void check_other(const char *name) {
     golden_end(&g);
 }
 
+/* Two passes: the latents of the second have a size of their own. */
+static void check_passes(const char *name) {
+    golden g;
+    golden_run(&g, name);
+    golden_rows_near(&g, "step_latents", 2e-4);
+    golden_rows_near(&g, "refined_latents", 2e-4);
+    golden_video_near(&g, 55);
+    golden_end(&g);
+}
+
+static void ltx_x_passes(void **state) {
+    (void)state;
+    check_passes("ltx_x_passes");
+}
+
+static void ltx_x_passes_given(void **state) {
+    (void)state;
+    check_passes("ltx_x_passes_given");
+}
+
 #define OTHER(name)                                                                                                        \
     static void name(void **state) {                                                                                       \
         (void)state;                                                                                                       \
@@ -184,7 +204,9 @@ static void refuse(const char *name, const zoe_request *change, const char *part
     request.last_image = change->last_image;
     request.conditions = change->conditions;
     request.condition_noise = change->condition_noise;
-    request.timesteps = change->timesteps;
+    request.timesteps = change->timesteps, request.sampler = change->sampler;
+    request.upsampler = change->upsampler, request.refine_steps = change->refine_steps;
+    request.refine_strength = change->refine_strength;
     int status = zoe_generate(model, &request, NULL);
     if (status >= 0 || !strstr(zoe_context_error(ctx), part)) fail_msg("\"%s\" lacks \"%s\"", zoe_context_error(ctx), part);
     zoe_model_close(model);
@@ -227,6 +249,79 @@ static void bad_conditions(void **state) {
     REFUSE("ltx095_t2v", "condition noise", .condition_noise = -1);
 }
 
+#define UPSAMPLER TEST_DATA "/cases/ltx_x_passes/upsampler"
+
+static void bad_upsamplers(void **state) {
+    (void)state;
+    REFUSE("cogvideox_2b", "takes none", .upsampler = UPSAMPLER);
+    REFUSE("ltx_t2v", "from 0.9.5 on", .upsampler = UPSAMPLER);
+    REFUSE("ltx095_t2v", "steps of 64", .upsampler = UPSAMPLER);
+    REFUSE("ltx095_t2v", "no-such", .width = 64, .upsampler = "no-such");
+    REFUSE("ltx095_t2v", "no spatial upsampler", .width = 64, .upsampler = TEST_DATA "/cases/ltx095_t2v/model/vae");
+    REFUSE("ltx095_t2v", "expected 1 to 3", .width = 64, .upsampler = UPSAMPLER, .refine_steps = 3, .refine_strength = 0.3);
+    REFUSE("ltx095_t2v", "euler", .width = 64, .upsampler = UPSAMPLER, .sampler = "unipc");
+}
+
+/* The published network, from its own file too; and one for another number of channels, or for time. */
+static void published_upsampler(void **state) {
+    (void)state;
+    test_memory memory;
+    zoe_backend *be;
+    zoe_context *ctx = test_context(&memory);
+    zoe_ltx_upsampler *u;
+    assert_ok(ctx, zoe_plan_backend_create(ctx, ZOE_BF16, &be));
+    assert_ok(ctx, zoe_ltx_upsampler_create(be, &(zoe_ltx_upsampler_config){.channels = 128, .width = 512, .blocks = 4},
+                                            NULL, &u));
+    list published = read_manifest("ltx-0.9.7-upsampler"), wanted = wanted_by(zoe_ltx_upsampler_weights(u));
+    assert_int_equal(published.count, 72);
+    same_tensors(&published, &wanted);
+    free(published.rows);
+    free(wanted.rows);
+    zoe_ltx_upsampler_free(u);
+    zoe_backend_close(be);
+    test_context_free(&memory, ctx);
+}
+
+/* Defaults of the second pass: the end of ten steps; of distilled models the published timesteps. */
+static void second_passes(void **state) {
+    static const struct {
+        const char *name;
+        int count;
+        double first, last;
+        double tone_map;
+    } rows[] = {{"LTX-Video-0.9.7-dev", 4, 932, 347, 0},
+                {"LTX-Video-0.9.7-distilled", 3, 909, 421, 0},
+                {"LTX-Video-0.9.8-13B-distilled", 3, 909, 421, 0.6}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char folder[64], path[128];
+        zoe_context *ctx;
+        zoe_model *model;
+        zoe_request request;
+        test_folder_create(folder);
+        snprintf(path, sizeof path, "%s/%s", folder, rows[i].name);
+        assert_int_equal(symlink(TEST_DATA "/cases/ltx_x_end/model", path), 0);
+        assert_int_equal(zoe_context_create(NULL, &ctx), ZOE_OK);
+        assert_ok(ctx, zoe_model_open(ctx, path, NULL, &model));
+        zoe_request_init(model, &request);
+        request.prompt = "fox";
+        request.width = request.height = 64, request.frames = 9;
+        request.upsampler = UPSAMPLER "/latent_upsampler/diffusion_pytorch_model.safetensors";
+        ltx_model *m = model->impl;
+        zoe_run run = {.ctx = ctx, .be = model->be};
+        assert_ok(ctx, model->family->prepare(m, &request, &run));
+        assert_int_equal(run.second_steps, rows[i].count);
+        assert_int_equal(run.schedule.given, i ? 8 : 0);
+        assert_true(fabs(m->second.timesteps[0] - rows[i].first) < 1);
+        assert_true(fabs(m->second.timesteps[rows[i].count - 1] - rows[i].last) < 1);
+        assert_true(m->tone_map == rows[i].tone_map);
+        model->family->finish(m);
+        zoe_model_close(model);
+        zoe_context_free(ctx);
+        test_folder_remove(folder);
+    }
+}
+
 static void bad_parts(void **state) {
     (void)state;
     golden_refuses_parts("ltx_t2v", "transformer", NULL, "/transformer");
@@ -238,7 +333,8 @@ static void bad_parts(void **state) {
 static void out_of_memory(void **state) {
     (void)state;
     golden_starve("ltx095_i2v", 64, 32, 9, NULL);
-    golden_starve("ltx_x_end", 32, 32, 25, CLIP "@8:0.5\n" PICTURE "@0");
+    golden_starve("ltx_x_end", 32, 32, 25, &(zoe_request){.conditions = CLIP "@8:0.5\n" PICTURE "@0"});
+    golden_starve("ltx_x_end", 64, 64, 9, &(zoe_request){.upsampler = UPSAMPLER, .conditions = PICTURE "@8"});
 }
 
 int main(void) {
@@ -261,6 +357,8 @@ int main(void) {
         cmocka_unit_test(ltx_x_pictures),
         cmocka_unit_test(ltx_x_clips),
         cmocka_unit_test(ltx_x_clip),
+        cmocka_unit_test(ltx_x_passes),
+        cmocka_unit_test(ltx_x_passes_given),
         PUBLISHED(published_denoiser, "ltx-0.9.0-2b"),
         PUBLISHED(published_denoiser, "ltx-0.9.7-13b"),
         PUBLISHED(published_vae, "ltx-0.9.0-vae"),
@@ -270,6 +368,9 @@ int main(void) {
         cmocka_unit_test(first_configuration),
         cmocka_unit_test(bad_requests),
         cmocka_unit_test(bad_conditions),
+        cmocka_unit_test(published_upsampler),
+        cmocka_unit_test(second_passes),
+        cmocka_unit_test(bad_upsamplers),
         cmocka_unit_test(bad_parts),
         cmocka_unit_test(out_of_memory),
     };

@@ -57,7 +57,7 @@ const cli_command *cli_find_command(const char *name);
 
 /* ---- options of a command ---- */
 
-#define CLI_MAX_OPTIONS 48
+#define CLI_MAX_OPTIONS 64
 
 /* The command's options in the order of its help text; returns their number. */
 size_t cli_options(const cli_command *command, cli_option out[CLI_MAX_OPTIONS]);

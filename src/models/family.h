@@ -34,7 +34,7 @@ int zoe_linear_policy_find(zoe_context *ctx, const char *name, zoe_linear_policy
 typedef struct zoe_description {
     const char *family;  /* "Wan" */
     const char *variant; /* "Wan 2.1 T2V 1.3B" */
-    bool takes_image, takes_last_image, takes_conditions;
+    bool takes_image, takes_last_image, takes_conditions, takes_upsampler;
     char sizes[96]; /* rules for sizes and frame counts, in words */
 } zoe_description;
 
@@ -47,6 +47,7 @@ typedef struct zoe_run {
     int latent_rank;
     int64_t latent_shape[ZOE_MAX_RANK]; /* without a batch axis; set by the family's prepare() */
     zoe_schedule_config schedule;       /* set by prepare() */
+    int second_steps;                   /* of a second pass over larger latents; 0: there is none */
     zoe_generator generator;            /* seeded; all draws of a request come from it, in the reference's order */
     zoe_tiling tiling;                  /* of the VAE's frames */
     /* Receives decoded frames [height, width, 3] float32 in -1..1, in order. */
@@ -96,6 +97,11 @@ typedef struct zoe_family {
     int (*denoise)(void *model, zoe_run *run, const zoe_sampler *sampler, int step, zoe_tensor *x, zoe_tensor *v);
     /* Last changes to the latents; releases what denoising held. */
     int (*denoise_end)(void *model, zoe_run *run, zoe_tensor *x);
+    /*
+     * For a second pass, where prepare() set one up: sets the run up for it, and gives the latents that it starts from,
+     * freed by zoe_free(). NULL: the family has none.
+     */
+    int (*enlarge)(void *model, zoe_run *run, const zoe_tensor *latents, float **start);
     int (*decode)(void *model, zoe_run *run, const zoe_tensor *latents);
     /* Releases what belongs to the request, after success and failure. */
     void (*finish)(void *model);

@@ -86,11 +86,15 @@ static void end_phase(generation *g) {
 /* ---- set-up ---- */
 
 /* Families that take none need not look for them. */
-static int check_conditions(generation *g) {
+static int check_extras(generation *g) {
     zoe_description model;
-    if (!g->request.conditions && g->request.condition_noise == 0) return ZOE_OK;
+    bool conditions = g->request.conditions || g->request.condition_noise > 0;
+    if (!conditions && !g->request.upsampler) return ZOE_OK;
     g->model->family->describe(g->model->impl, &model);
-    if (model.takes_conditions) return ZOE_OK;
+    if (g->request.upsampler && !model.takes_upsampler)
+        return zoe_fail(g->run.ctx, ZOE_ERR_UNSUPPORTED,
+                        "--upsampler: this model (%s) takes none; LTX-Video from 0.9.5 on does", model.variant);
+    if (!conditions || model.takes_conditions) return ZOE_OK;
     return zoe_fail(
         g->run.ctx, ZOE_ERR_UNSUPPORTED,
         "--condition: this model (%s) takes no pictures or clips at chosen frames%s; LTX-Video from 0.9.5 on does",
@@ -114,7 +118,7 @@ static int check_request(generation *g) {
                         r->guidance_2);
     if (!(r->condition_noise >= 0) || !isfinite(r->condition_noise))
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "condition noise %g: expected 0 or more", r->condition_noise);
-    ZOE_TRY(check_conditions(g));
+    ZOE_TRY(check_extras(g));
     if (r->width < 0 || r->height < 0)
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "size %dx%d: expected positive numbers", r->width, r->height);
     return ZOE_OK;
@@ -268,28 +272,48 @@ static int run_image(generation *g) {
     return status;
 }
 
-static int denoise_steps(generation *g) {
+/* `name` is that of the latents in the dump. */
+static int denoise_steps(generation *g, int steps, const char *name) {
     const zoe_family *family = g->model->family;
     zoe_backend *be = g->run.be;
     zoe_tensor v;
     ZOE_TRY(family->denoise_begin(g->model->impl, &g->run));
     ZOE_TRY(zoe_new_tensor(be, &v, ZOE_F32, g->run.latent_rank, g->run.latent_shape));
-    for (int step = 0; step < g->request.steps; step++) {
+    for (int step = 0; step < steps; step++) {
         ZOE_TRY(zoe_check_cancelled(g->run.ctx));
         ZOE_TRY(family->denoise(g->model->impl, &g->run, g->sampler, step, &g->latents, &v));
         ZOE_TRY(zoe_sampler_step(g->sampler, step, &g->latents, &v));
         ZOE_TRY(check_finite(g, step));
-        ZOE_TRY(dump_row(g, "step_latents", &g->latents));
+        ZOE_TRY(dump_row(g, name, &g->latents));
         end_step(g);
     }
     return family->denoise_end(g->model->impl, &g->run, &g->latents);
 }
 
+/* The same over larger latents that the family makes of those that there are. */
+static int second_pass(generation *g) {
+    zoe_run *run = &g->run;
+    float *start = NULL;
+    ZOE_TRY(g->model->family->enlarge(g->model->impl, run, &g->latents, &start));
+    zoe_sampler_free(g->sampler);
+    g->sampler = NULL;
+    zoe_backend_free(run->be, g->latents.data);
+    g->latents = (zoe_tensor){0};
+    int status = zoe_backend_alloc(run->be, &g->latents, ZOE_F32, run->latent_rank, run->latent_shape);
+    if (status == ZOE_OK) status = zoe_upload(run->be, &g->latents, start);
+    zoe_free(run->ctx, start);
+    if (status == ZOE_OK)
+        status = zoe_sampler_create(run->be, &run->schedule, &run->generator, run->second_steps, run->latent_rank,
+                                    run->latent_shape, &g->sampler);
+    return status == ZOE_OK ? denoise_steps(g, run->second_steps, "refined_latents") : status;
+}
+
 static int run_denoise(generation *g) {
-    begin_phase(g, ZOE_PHASE_DENOISE, g->request.steps);
+    begin_phase(g, ZOE_PHASE_DENOISE, g->request.steps + g->run.second_steps);
     ZOE_TRY(start_latents(g));
     ZOE_TRY(dump_schedule(g));
-    int status = denoise_steps(g);
+    int status = denoise_steps(g, g->request.steps, "step_latents");
+    if (status == ZOE_OK && g->run.second_steps) status = second_pass(g);
     g->result.seconds_per_step = g->progress.seconds_per_step;
     end_phase(g);
     zoe_sampler_free(g->sampler);
@@ -334,6 +358,8 @@ static int choose_schedule(generation *g) {
         r->steps = schedule->given;
     }
     if (schedule->given != r->steps) schedule->given = 0;
+    if (g->run.second_steps && schedule->solver != ZOE_SOLVER_EULER)
+        return zoe_fail(g->run.ctx, ZOE_ERR_ARGUMENT, "sampler %s: a second pass expects euler or stochastic", r->sampler);
     return ZOE_OK;
 }
 

@@ -113,6 +113,7 @@ void zoe_model_close(zoe_model *model) {
 }
 
 void zoe_request_init(const zoe_model *model, zoe_request *request) {
-    *request = (zoe_request){.guidance = 1, .guidance_2 = -1, .steps = 1, .frames = 1, .fps = 16};
+    *request =
+        (zoe_request){.guidance = 1, .guidance_2 = -1, .steps = 1, .frames = 1, .fps = 16, .adain = -1, .tone_map = -1};
     model->family->defaults(model->impl, request);
 }

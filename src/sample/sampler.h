@@ -67,6 +67,12 @@ int zoe_schedule_choose(zoe_context *ctx, const char *name, double flow_shift, z
 /* Timesteps as a request lists them, "1000,909.5,725": falling, from train_steps to above 0, for flow models. */
 int zoe_schedule_list(zoe_context *ctx, const char *text, zoe_schedule_config *config);
 
+/* Gives the last strength * steps points of the schedule of `steps` steps, for denoising again what is almost done. */
+int zoe_schedule_tail(zoe_context *ctx, int steps, double strength, zoe_schedule_config *config);
+
+/* Noise level that given timesteps start from. */
+double zoe_schedule_start(const zoe_schedule_config *config);
+
 /*
  * For latents of this dense shape, float32. The history is kept in the backend's own memory; stochastic solvers draw from
  * `generator`, which must outlive the sampler.

@@ -188,19 +188,34 @@ static double linear_quadratic(int i, int n) {
     return 1 - (a * i * i + b * i + a * linear * linear);
 }
 
-/* Point number i before the (last) shift. */
-static double euler_point(const zoe_sampler *s, int i) {
-    const zoe_schedule_config *c = &s->config;
+/* Point number i of `steps` before the (last) shift. */
+static double euler_point(const zoe_schedule_config *c, int i, int steps) {
     double least = shifted(1.0 / (double)c->train_steps, c->flow_shift);
     if (c->given) return c->timesteps[i] / (double)c->train_steps;
-    if (c->points == ZOE_POINTS_LINEAR_QUADRATIC) return linear_quadratic(i, s->steps);
-    if (c->points == ZOE_POINTS_EVEN) least = 1.0 / s->steps;
-    return s->steps > 1 ? 1 + (least - 1) * i / (s->steps - 1) : 1;
+    if (c->points == ZOE_POINTS_LINEAR_QUADRATIC) return linear_quadratic(i, steps);
+    if (c->points == ZOE_POINTS_EVEN) least = 1.0 / steps;
+    return steps > 1 ? 1 + (least - 1) * i / (steps - 1) : 1;
+}
+
+int zoe_schedule_tail(zoe_context *ctx, int steps, double strength, zoe_schedule_config *config) {
+    int count = (int)(steps * strength);
+    if (count < 1 || count > ZOE_TIMESTEPS_MOST || count > steps)
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "%g of %d steps: expected 1 to %d steps", strength, steps,
+                        steps < ZOE_TIMESTEPS_MOST ? steps : ZOE_TIMESTEPS_MOST);
+    config->given = 0;
+    for (int i = 0; i < count; i++)
+        config->timesteps[i] = euler_point(config, steps - count + i, steps) * (double)config->train_steps;
+    config->given = count;
+    return ZOE_OK;
+}
+
+double zoe_schedule_start(const zoe_schedule_config *c) {
+    return shifted(c->timesteps[0] / (double)c->train_steps, c->flow_shift);
 }
 
 static void euler_schedule(zoe_sampler *s) {
     const zoe_schedule_config *c = &s->config;
-    for (int i = 0; i < s->steps; i++) s->sigmas[i] = shifted(euler_point(s, i), c->flow_shift);
+    for (int i = 0; i < s->steps; i++) s->sigmas[i] = shifted(euler_point(c, i, s->steps), c->flow_shift);
     double end = s->sigmas[s->steps - 1];
     for (int i = 0; i < s->steps; i++) {
         if (c->shift_terminal > 0 && end < 1) s->sigmas[i] = 1 - (1 - s->sigmas[i]) * (1 - c->shift_terminal) / (1 - end);

@@ -147,6 +147,29 @@ def write_conditions(a, case):
     return rows
 
 
+def make_upsampler(a, folder):
+    upsampler = diffusers.pipelines.ltx.LTXLatentUpsamplerModel(in_channels=8, mid_channels=32, num_blocks_per_stage=1)
+    randomise(upsampler, torch.Generator().manual_seed(a.seed))
+    upsampler.to(torch.bfloat16).save_pretrained(folder / "latent_upsampler")
+
+
+def two_passes(call, case, pipeline, settings, call_pipeline):
+    """As diffusers documents it: half the size, the upsampler, and the end of a schedule at the full size."""
+    own = call["upsampler"]
+    for key in ("upsampler", "width", "height"):
+        settings.pop(key)
+    size = {"width": call["width"] // 2, "height": call["height"] // 2}
+    upsampler = wan_case.load_network(diffusers.pipelines.ltx.LTXLatentUpsamplerModel, case / "upsampler" / "latent_upsampler")
+    latents = call_pipeline(**size, output_type="latent")
+    latents = diffusers.LTXLatentUpsamplePipeline(vae=pipeline.vae, latent_upsampler=upsampler)(
+        latents=latents, adain_factor=own["adain"], tone_map_compression_ratio=own["tone_map"], output_type="latent",
+        **{key: 2 * value for key, value in size.items()}).frames
+    settings.pop("timesteps", None)
+    settings["num_inference_steps"] = own["steps"]
+    return call_pipeline(width=call["width"], height=call["height"], latents=latents, denoise_strength=own["strength"],
+                         output_type="np")
+
+
 def compute(a, case, call):
     pipeline = load_pipeline(case / "model")
     generator = torch.Generator().manual_seed(a.seed)
@@ -184,9 +207,15 @@ def compute(a, case, call):
     if a.variant in COGVIDEOX:
         settings["use_dynamic_cfg"] = a.scheduler == "dpm"
     torch.randn, torch.randn_like = randn, lambda tensor: randn(tensor.shape, dtype=tensor.dtype)
-    video = pipeline(**settings, generator=generator, callback_on_step_end=after_step, output_type="np").frames[0]
-    torch.randn, torch.randn_like = plain_randn, plain_like
     tokens = a.size[0] // 32 * (a.size[1] // 32) * ((a.frames - 1) // 8 + 1)
+    call_pipeline = lambda **more: pipeline(**settings, **more, generator=generator, callback_on_step_end=after_step).frames
+    if a.upsampler:
+        video = two_passes(call, case, pipeline, settings, call_pipeline)[0]
+        found["refined_latents"] = torch.stack([latents[:, -tokens:] for latents in steps[a.steps:]])
+        steps, tokens = steps[:a.steps], tokens // 4
+    else:
+        video = call_pipeline(output_type="np")[0]
+    torch.randn, torch.randn_like = plain_randn, plain_like
     if a.variant in LTX:
         steps = [latents[:, -tokens:] for latents in steps]
     found.update({"step_latents": torch.stack(steps), "video": torch.from_numpy(numpy.array(video)),
@@ -211,6 +240,9 @@ def make(a):
         call["frame_rate"] = a.fps
     if a.timesteps:
         call["timesteps"] = a.timesteps
+    if a.upsampler:
+        make_upsampler(a, case / "upsampler")
+        call["upsampler"] = dict(zip(("steps", "strength", "adain", "tone_map"), a.upsampler))
     if a.condition:
         call["conditions"] = write_conditions(a, case)
         call["image_cond_noise_scale"] = a.condition_noise
@@ -251,6 +283,8 @@ def parse(arguments):
     p.add_argument("--condition", type=condition, action="append", default=[], metavar="WxHxCOUNT@FRAME:STRENGTH",
                    help="a picture, or a clip of COUNT frames")
     p.add_argument("--condition-noise", type=float, default=0.0)
+    p.add_argument("--upsampler", type=lambda text: [int(text.split(",")[0]), *map(float, text.split(",")[1:])],
+                   metavar="STEPS,STRENGTH,ADAIN,TONE_MAP", help="a second pass at the size, the first at half of it")
     p.add_argument("--stochastic", action="store_true")
     p.add_argument("--timesteps", type=lambda text: [float(t) for t in text.split(",")])
     p.add_argument("--guidance", type=float, default=5.0)

@@ -52,3 +52,8 @@ make ltx_x_clips --variant ltx-0.9.5 --model ltx_x_end --size 32x32 --frames 33 
     --condition 32x32x17@16:0.7 --seed 51
 make ltx_x_clip --variant ltx-0.9.5 --model ltx_x_end --size 32x32 --frames 25 --steps 3 --guidance 1 \
     --condition 32x32x9@8:1 --condition-noise 0.1 --seed 52
+
+# Two passes with the latent upsampler: plain, and with statistics matched, large values drawn in, and what is given.
+make ltx_x_passes --variant ltx-0.9.5 --model ltx_x_end --size 64x64 --frames 9 --steps 3 --upsampler 5,0.4,0,0 --seed 53
+make ltx_x_passes_given --variant ltx-0.9.5 --model ltx_x_end --size 128x64 --frames 9 --steps 2 --guidance 1 \
+    --upsampler 4,0.75,0.7,0.6 --condition 61x40x1@0:1 --condition 50x33x1@8:0.5 --condition-noise 0.1 --seed 54

@@ -8,6 +8,7 @@ import pathlib
 import re
 
 import diffusers
+import diffusers.pipelines.ltx
 import torch
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "data" / "manifests"
@@ -17,7 +18,7 @@ def rows(network):
     grouped = {}
     for name, tensor in network.state_dict().items():
         shape = "x".join(map(str, tensor.shape))
-        block = re.match(r"(transformer_blocks)\.(\d+)\.", name)
+        block = re.match(r"(\w*blocks)\.(\d+)\.", name)
         key = (name.replace(f".{block[2]}.", ".#.", 1) if block else name, shape)
         grouped.setdefault(key, []).append(int(block[2]) if block else None)
     for (name, shape), numbers in grouped.items():
@@ -31,7 +32,8 @@ for path in sorted(FOLDER.glob("*/config.json")):
     if not path.parent.name.startswith(("cogvideox", "ltx")):
         continue
     config = json.loads(path.read_text())
-    kind = getattr(diffusers, config.pop("_class_name"))
+    name = config.pop("_class_name")
+    kind = getattr(diffusers, name, None) or getattr(diffusers.pipelines.ltx, name)
     with torch.device("meta"):
         network = kind(**{key: value for key, value in config.items() if key[0] != "_"})
     (path.parent / "tensors.tsv").write_text("\n".join(rows(network)) + "\n")

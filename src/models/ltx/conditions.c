@@ -205,16 +205,25 @@ static int encode_condition(ltx_model *m, zoe_run *run, ltx_condition *c) {
     return c->in_front ? add_front(m, run, c, c->in_front) : ZOE_OK;
 }
 
-int zoe_ltx_encode_conditions(ltx_model *m, zoe_run *run) {
+static int encode_all(ltx_model *m, zoe_run *run) {
     int status = ZOE_OK;
-    /* From 0.9.5 on the reference draws the video's noise before it samples the posteriors. */
-    if (m->keyframes && !run->request->init_latents) status = draw_noise(m, run);
     for (int i = 0; i < m->condition_count && status == ZOE_OK; i++) status = encode_condition(m, run, &m->conditions[i]);
     zoe_weights_unload(zoe_ltx_vae_weights(m->vae));
     if (status < 0 || !m->fronts) return status;
     const int64_t shape[2] = {m->fronts * plane(m), run->latent_shape[1]};
     ZOE_TRY(zoe_backend_alloc(m->be, &m->front, ZOE_F32, 2, shape));
     return zoe_upload(m->be, &m->front, m->front_latents);
+}
+
+int zoe_ltx_encode_conditions(ltx_model *m, zoe_run *run) {
+    /* From 0.9.5 on the reference draws the video's noise before it samples the posteriors. */
+    if (m->keyframes && !run->request->init_latents) ZOE_TRY(draw_noise(m, run));
+    return encode_all(m, run);
+}
+
+int zoe_ltx_encode_again(ltx_model *m, zoe_run *run) {
+    ZOE_TRY(draw_noise(m, run));
+    return encode_all(m, run);
 }
 
 /* What takes the place of the video's latents; strengths become known for each latent frame. */
@@ -327,11 +336,11 @@ done:
     return status;
 }
 
-void zoe_ltx_free_conditions(ltx_model *m) {
+void zoe_ltx_forget_latents(ltx_model *m) {
     zoe_context *ctx = m->be->ctx;
     for (int i = 0; i < m->condition_count; i++) {
-        zoe_free(ctx, m->conditions[i].path);
         zoe_free(ctx, m->conditions[i].latents);
+        m->conditions[i].latents = NULL;
     }
     zoe_free(ctx, m->noise);
     zoe_free(ctx, m->front_latents);
@@ -341,5 +350,10 @@ void zoe_ltx_free_conditions(ltx_model *m) {
     m->noise = m->front_latents = m->strength = m->start = NULL;
     m->front = (zoe_tensor){0};
     m->fronts = 0;
+}
+
+void zoe_ltx_free_conditions(ltx_model *m) {
+    zoe_ltx_forget_latents(m);
+    for (int i = 0; i < m->condition_count; i++) zoe_free(m->be->ctx, m->conditions[i].path);
     m->condition_count = 0;
 }

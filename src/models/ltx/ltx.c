@@ -27,7 +27,8 @@ static void describe(const void *model, zoe_description *out) {
                              .variant = m->variant,
                              .takes_image = true,
                              .takes_last_image = m->keyframes,
-                             .takes_conditions = m->keyframes};
+                             .takes_conditions = m->keyframes,
+                             .takes_upsampler = m->keyframes};
     snprintf(out->sizes, sizeof out->sizes, "width and height multiples of %d, frames %dn+1", space_factor(m),
              time_factor(m));
 }
@@ -69,10 +70,11 @@ static int prepare(void *model, zoe_request *r, zoe_run *run) {
     m->size[0] = (r->frames - 1) / time_factor(m) + 1;
     m->size[1] = r->height / step;
     m->size[2] = r->width / step;
+    run->schedule = m->schedule;
+    ZOE_TRY(zoe_ltx_prepare_passes(m, r, run));
     run->latent_rank = 2;
     run->latent_shape[0] = m->size[0] * m->size[1] * m->size[2];
     run->latent_shape[1] = zoe_ltx_vae_configuration(m->vae)->channels;
-    run->schedule = m->schedule;
     zoe_schedule_follow_tokens(&run->schedule, run->latent_shape[0]);
     return ZOE_OK;
 }
@@ -217,6 +219,10 @@ static int denoise_end(void *model, zoe_run *run, zoe_tensor *x) {
     return ZOE_OK;
 }
 
+static int enlarge(void *model, zoe_run *run, const zoe_tensor *latents, float **start) {
+    return zoe_ltx_enlarge(model, run, latents, start);
+}
+
 /* ---- decoding ---- */
 
 static int pass_frame(void *user, const float *frame) {
@@ -240,6 +246,10 @@ static void finish(void *model) {
         m->prompts[i] = (ltx_text){0};
     }
     zoe_ltx_free_conditions(m);
+    zoe_ltx_upsampler_free(m->upsampler);
+    zoe_checkpoint_close(m->upsampler_ckpt);
+    m->upsampler = NULL;
+    m->upsampler_ckpt = NULL;
     zoe_weights_unload(zoe_t5_weights(m->text));
     zoe_weights_unload(zoe_ltx_denoiser_weights(m->denoiser));
     zoe_weights_unload(zoe_ltx_vae_weights(m->vae));
@@ -265,6 +275,7 @@ const zoe_family zoe_ltx_family = {
     .denoise_begin = denoise_begin,
     .denoise = denoise,
     .denoise_end = denoise_end,
+    .enlarge = enlarge,
     .decode = decode,
     .finish = finish,
     .find_nonfinite = find_nonfinite,

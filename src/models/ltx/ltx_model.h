@@ -6,6 +6,7 @@
 #include "media/media.h"
 #include "models/family.h"
 #include "models/ltx/denoiser.h"
+#include "models/ltx/upsampler.h"
 #include "models/ltx/vae.h"
 #include "nn/t5.h"
 
@@ -33,9 +34,10 @@ typedef struct ltx_model {
     zoe_backend *be;
     char *path;
     char variant[64];
-    bool keyframes; /* from 0.9.5 on: another schedule, longer text, pictures at any frame */
-    bool causal;    /* positions in time: latent frame 0 is one frame of the video */
-    bool distilled; /* made for few steps without guidance */
+    bool keyframes;  /* from 0.9.5 on: another schedule, longer text, pictures at any frame */
+    bool causal;     /* positions in time: latent frame 0 is one frame of the video */
+    bool distilled;  /* made for few steps without guidance */
+    double tone_map; /* of enlarged latents, as published for the version */
     zoe_schedule_config schedule;
     zoe_request defaults; /* numbers only */
     zoe_tokenizer *tokenizer;
@@ -57,6 +59,9 @@ typedef struct ltx_model {
     int64_t fronts;       /* how many frames of them */
     int64_t front_pixels[ZOE_LTX_FRONTS];
     float front_strength[ZOE_LTX_FRONTS];
+    zoe_checkpoint *upsampler_ckpt;
+    zoe_ltx_upsampler *upsampler;
+    zoe_schedule_config second;   /* of the second pass */
     float levels[ZOE_LTX_LEVELS]; /* the strengths that there are, 0 first */
     int level_count;
     zoe_ltx_grid grid;
@@ -81,6 +86,9 @@ int zoe_ltx_take_conditions(ltx_model *m, zoe_request *request, int step);
 int zoe_ltx_check_conditions(const ltx_model *m, const zoe_request *request);
 int zoe_ltx_encode_conditions(ltx_model *m, zoe_run *run);
 int zoe_ltx_start_latents(ltx_model *m, zoe_run *run, bool given, float *latents);
+/* For the second pass: once more at its size, with noise of its own. */
+int zoe_ltx_encode_again(ltx_model *m, zoe_run *run);
+void zoe_ltx_forget_latents(ltx_model *m); /* but not what the request lists */
 void zoe_ltx_free_conditions(ltx_model *m);
 
 /* Fills m->levels; (*groups)[tokens], freed by the caller: the level of each token. NULL: all are of one. */
@@ -90,5 +98,12 @@ double zoe_ltx_timestep(float strength, double timestep);
 bool zoe_ltx_moves(float strength, double timestep);
 /* Before a step: what is given at full strength as it was, with the noise that the request adds to it. */
 int zoe_ltx_restore(ltx_model *m, zoe_run *run, double timestep, zoe_tensor *x);
+
+/* ---- two passes (refine.c) ---- */
+
+/* Where the request names an upsampler: opens it, halves m->size, and sets up the schedules of both passes. */
+int zoe_ltx_prepare_passes(ltx_model *m, const zoe_request *request, zoe_run *run);
+/* From the latents of the first pass to those that the second starts from, as zoe_family has it. */
+int zoe_ltx_enlarge(ltx_model *m, zoe_run *run, const zoe_tensor *latents, float **start);
 
 #endif
