@@ -269,7 +269,7 @@ static void published_upsampler(void **state) {
     zoe_backend *be;
     zoe_context *ctx = test_context(&memory);
     zoe_ltx_upsampler *u;
-    assert_ok(ctx, zoe_plan_backend_create(ctx, ZOE_BF16, &be));
+    assert_ok(ctx, zoe_plan_backend_create(ctx, ZOE_BF16, false, &be));
     assert_ok(ctx, zoe_ltx_upsampler_create(be, &(zoe_ltx_upsampler_config){.channels = 128, .width = 512, .blocks = 4},
                                             NULL, &u));
     list published = read_manifest("ltx-0.9.7-upsampler"), wanted = wanted_by(zoe_ltx_upsampler_weights(u));
