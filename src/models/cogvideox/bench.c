@@ -76,7 +76,7 @@ static int ignore_frame(void *user, const float *frame) {
 
 static int run_vae(void *state) {
     task_state *t = state;
-    return zoe_cogvideox_vae_decode(t->vae, &t->latents, ignore_frame, NULL);
+    return zoe_cogvideox_vae_decode(t->vae, &t->latents, &(zoe_tiling){0}, ignore_frame, NULL);
 }
 
 static int prepare_vae(task_state *t, const zoe_config *config, const zoe_bench_settings *s) {

@@ -257,7 +257,7 @@ static int decode(void *model, zoe_run *run, const zoe_tensor *latents) {
     cogvideox_model *m = model;
     int64_t padding = latents->shape[0] - m->latent_frames;
     zoe_tensor video = zoe_view_slice(latents, 0, padding, m->latent_frames);
-    int status = zoe_cogvideox_vae_decode(m->vae, &video, pass_frame, run);
+    int status = zoe_cogvideox_vae_decode(m->vae, &video, &run->tiling, pass_frame, run);
     zoe_weights_unload(zoe_cogvideox_vae_weights(m->vae));
     return status;
 }

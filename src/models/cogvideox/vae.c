@@ -22,7 +22,8 @@ int zoe_cogvideox_vae_config_read(const zoe_config *config, zoe_cogvideox_vae_co
                                       .resnets = 3,
                                       .groups = 32,
                                       .eps = 1e-6,
-                                      .scale = 1.15258426};
+                                      .scale = 1.15258426,
+                                      .sample = {480, 720}};
     ZOE_TRY(zoe_config_int(config, "latent_channels", 1, 4096, &out->channels));
     if (zoe_config_has(config, "block_out_channels"))
         ZOE_TRY(zoe_config_ints(config, "block_out_channels", ZOE_COGVIDEOX_VAE_LEVELS, 1, 1 << 16, out->widths));
@@ -34,6 +35,8 @@ int zoe_cogvideox_vae_config_read(const zoe_config *config, zoe_cogvideox_vae_co
     ZOE_TRY(zoe_config_int(config, "temporal_compression_ratio", 1, 64, &time));
     ZOE_TRY(zoe_config_int(config, "in_channels", 1, 64, &in));
     ZOE_TRY(zoe_config_int(config, "out_channels", 1, 64, &made));
+    ZOE_TRY(zoe_config_int(config, "sample_height", 1, 1 << 16, &out->sample[0]));
+    ZOE_TRY(zoe_config_int(config, "sample_width", 1, 1 << 16, &out->sample[1]));
     ZOE_TRY(zoe_config_bool(config, "use_quant_conv", &quant));
     ZOE_TRY(zoe_config_bool(config, "use_post_quant_conv", &post_quant));
     ZOE_TRY(zoe_config_text(config, "act_fn", &activation));
@@ -62,7 +65,7 @@ static int bind_levels(zoe_weights *weights, cogvideox_coder *coder, int64_t lat
         }
         if (!level->resample) continue;
         snprintf(name, sizeof name, "%s.%s_blocks.%d.%s.0.conv.", coder_name, side, i, resample);
-        ZOE_TRY(zoe_cogvideox_bind_conv(weights, &level->space, level->out, level->out, in_frame, name));
+        ZOE_TRY(zoe_carrier_bind(weights, &level->space, level->out, level->out, in_frame, name));
     }
     return ZOE_OK;
 }
@@ -101,17 +104,17 @@ static int bind(zoe_cogvideox_vae *vae) {
     int64_t first = c->widths[0], widest = c->widths[ZOE_COGVIDEOX_VAE_LEVELS - 1], latent = c->channels;
     set_levels(vae);
     ZOE_TRY(zoe_weights_unit(w));
-    ZOE_TRY(zoe_cogvideox_bind_conv(w, &vae->encoder.conv_in, 3, first, cube, "encoder.conv_in.conv."));
+    ZOE_TRY(zoe_carrier_bind(w, &vae->encoder.conv_in, 3, first, cube, "encoder.conv_in.conv."));
     ZOE_TRY(bind_levels(w, &vae->encoder, 0, "down"));
     ZOE_TRY(bind_mid(w, &vae->encoder, widest, 0));
     ZOE_TRY(zoe_cogvideox_bind_norm(w, &vae->encoder.norm_out, widest, 0, "encoder.norm_out."));
-    ZOE_TRY(zoe_cogvideox_bind_conv(w, &vae->encoder.conv_out, widest, 2 * latent, cube, "encoder.conv_out.conv."));
+    ZOE_TRY(zoe_carrier_bind(w, &vae->encoder.conv_out, widest, 2 * latent, cube, "encoder.conv_out.conv."));
     ZOE_TRY(zoe_weights_unit(w));
-    ZOE_TRY(zoe_cogvideox_bind_conv(w, &vae->decoder.conv_in, latent, widest, cube, "decoder.conv_in.conv."));
+    ZOE_TRY(zoe_carrier_bind(w, &vae->decoder.conv_in, latent, widest, cube, "decoder.conv_in.conv."));
     ZOE_TRY(bind_mid(w, &vae->decoder, widest, latent));
     ZOE_TRY(bind_levels(w, &vae->decoder, latent, "up"));
     ZOE_TRY(zoe_cogvideox_bind_norm(w, &vae->decoder.norm_out, first, latent, "decoder.norm_out."));
-    ZOE_TRY(zoe_cogvideox_bind_conv(w, &vae->decoder.conv_out, first, 3, cube, "decoder.conv_out.conv."));
+    ZOE_TRY(zoe_carrier_bind(w, &vae->decoder.conv_out, first, 3, cube, "decoder.conv_out.conv."));
     return zoe_weights_check(w);
 }
 
@@ -151,17 +154,17 @@ zoe_weights *zoe_cogvideox_vae_weights(zoe_cogvideox_vae *vae) {
 static int begin(zoe_cogvideox_vae *vae, int64_t height, int64_t width) {
     zoe_backend *be = vae->be;
     cogvideox_coder *coder = &vae->encoder;
-    ZOE_TRY(zoe_cogvideox_begin_conv(be, &coder->conv_in, height, width));
+    ZOE_TRY(zoe_carrier_begin(be, &coder->conv_in, height, width, 0));
     for (int i = 0; i < ZOE_COGVIDEOX_VAE_LEVELS; i++) {
         cogvideox_level *level = &coder->levels[i];
         ZOE_TRY(zoe_cogvideox_begin_resnets(be, level->resnets, level->resnet_count, height, width));
         if (level->resample) height /= 2, width /= 2;
     }
     ZOE_TRY(zoe_cogvideox_begin_resnets(be, coder->mid, 2, height, width));
-    return zoe_cogvideox_begin_conv(be, &coder->conv_out, height, width);
+    return zoe_carrier_begin(be, &coder->conv_out, height, width, 0);
 }
 
-static int shrink(zoe_backend *be, const cogvideox_conv *conv, const zoe_tensor *x, zoe_tensor *y) {
+static int shrink(zoe_backend *be, const zoe_carrier *conv, const zoe_tensor *x, zoe_tensor *y) {
     zoe_conv p = {.kernel = {1, 3, 3},
                   .stride = {1, 2, 2},
                   .pad = {{0, 0}, {0, 1}, {0, 1}},

@@ -10,6 +10,7 @@
 #define ZOE_MODELS_COGVIDEOX_VAE_H
 
 #include "formats/json.h"
+#include "nn/film.h"
 #include "nn/nn.h"
 
 #define ZOE_COGVIDEOX_VAE_LEVELS 4
@@ -22,6 +23,7 @@ typedef struct zoe_cogvideox_vae_config {
     double eps;
     double scale;      /* latents are the encoder's numbers times this */
     bool invert_scale; /* pictures are divided by it instead */
+    int64_t sample[2]; /* height and width that the reference's tiles are half of */
 } zoe_cogvideox_vae_config;
 
 /* From a diffusers config.json. */
@@ -39,14 +41,12 @@ void zoe_cogvideox_vae_free(zoe_cogvideox_vae *vae);
 const zoe_cogvideox_vae_config *zoe_cogvideox_vae_configuration(const zoe_cogvideox_vae *vae);
 zoe_weights *zoe_cogvideox_vae_weights(zoe_cogvideox_vae *vae);
 
-/* Receives one decoded frame [height, width, 3] float32 on the host; a negative status ends the decoding with it. */
-typedef int (*zoe_cogvideox_frame_sink)(void *user, const float *frame);
-
 /*
  * latents [frames, channels, height, width] float32, scaled as the denoiser has them. An odd number of latent frames n
  * gives 4 (n - 1) + 1 frames, an even one 4 n.
  */
-int zoe_cogvideox_vae_decode(zoe_cogvideox_vae *vae, const zoe_tensor *latents, zoe_cogvideox_frame_sink sink, void *user);
+int zoe_cogvideox_vae_decode(zoe_cogvideox_vae *vae, const zoe_tensor *latents, const zoe_tiling *tiling,
+                             zoe_frame_sink sink, void *user);
 
 /*
  * One picture [height, width, 3] float32 in -1..1 on the host: mean and logarithm of the variance of its posterior,

@@ -1,19 +1,5 @@
 #include "models/cogvideox/vae_blocks.h"
 
-/* I, O: channels in and out; T, H, W: kernel */
-static const zoe_slot conv_slots[] = {
-    {"weight", offsetof(cogvideox_conv, w), ZOE_SLOT_CONV, "O I T H W", 0},
-    {"bias", offsetof(cogvideox_conv, b), ZOE_SLOT_VECTOR, "O", 0},
-    {0},
-};
-
-/* Per-frame convolutions are stored without the time axis. */
-static const zoe_slot frame_conv_slots[] = {
-    {"weight", offsetof(cogvideox_conv, w), ZOE_SLOT_CONV, "O I H W", 0},
-    {"bias", offsetof(cogvideox_conv, b), ZOE_SLOT_VECTOR, "O", 0},
-    {0},
-};
-
 static const zoe_slot norm_slots[] = {
     {"weight", offsetof(cogvideox_norm, w), ZOE_SLOT_VECTOR, "O", 0},
     {"bias", offsetof(cogvideox_norm, b), ZOE_SLOT_VECTOR, "O", 0},
@@ -22,16 +8,6 @@ static const zoe_slot norm_slots[] = {
 
 static const int cube[3] = {3, 3, 3}, point[3] = {1, 1, 1};
 
-int zoe_cogvideox_bind_conv(zoe_weights *weights, cogvideox_conv *conv, int64_t in, int64_t out, const int kernel[3],
-                            const char *prefix) {
-    const zoe_dims dims = {['I' - 'A'] = in,
-                           ['O' - 'A'] = out,
-                           ['T' - 'A'] = kernel[0],
-                           ['H' - 'A'] = kernel[1],
-                           ['W' - 'A'] = kernel[2]};
-    return zoe_weights_bind(weights, kernel[0] ? conv_slots : frame_conv_slots, dims, conv, "%s", prefix);
-}
-
 int zoe_cogvideox_bind_norm(zoe_weights *weights, cogvideox_norm *norm, int64_t channels, int64_t latent,
                             const char *prefix) {
     const zoe_dims dims = {['O' - 'A'] = channels};
@@ -39,9 +15,9 @@ int zoe_cogvideox_bind_norm(zoe_weights *weights, cogvideox_norm *norm, int64_t 
     ZOE_TRY(zoe_weights_bind(weights, norm_slots, dims, norm, latent ? "%snorm_layer." : "%s", prefix));
     if (!latent) return ZOE_OK;
     snprintf(name, sizeof name, "%sconv_y.conv.", prefix);
-    ZOE_TRY(zoe_cogvideox_bind_conv(weights, &norm->scale, latent, channels, point, name));
+    ZOE_TRY(zoe_carrier_bind(weights, &norm->scale, latent, channels, point, name));
     snprintf(name, sizeof name, "%sconv_b.conv.", prefix);
-    return zoe_cogvideox_bind_conv(weights, &norm->shift, latent, channels, point, name);
+    return zoe_carrier_bind(weights, &norm->shift, latent, channels, point, name);
 }
 
 int zoe_cogvideox_bind_resnet(zoe_weights *weights, cogvideox_resnet *resnet, int64_t in, int64_t out, int64_t latent,
@@ -52,66 +28,46 @@ int zoe_cogvideox_bind_resnet(zoe_weights *weights, cogvideox_resnet *resnet, in
     snprintf(name, sizeof name, "%snorm2.", prefix);
     ZOE_TRY(zoe_cogvideox_bind_norm(weights, &resnet->norm_2, out, latent, name));
     snprintf(name, sizeof name, "%sconv1.conv.", prefix);
-    ZOE_TRY(zoe_cogvideox_bind_conv(weights, &resnet->conv_1, in, out, cube, name));
+    ZOE_TRY(zoe_carrier_bind(weights, &resnet->conv_1, in, out, cube, name));
     snprintf(name, sizeof name, "%sconv2.conv.", prefix);
-    ZOE_TRY(zoe_cogvideox_bind_conv(weights, &resnet->conv_2, out, out, cube, name));
+    ZOE_TRY(zoe_carrier_bind(weights, &resnet->conv_2, out, out, cube, name));
     if (in == out) return ZOE_OK;
     snprintf(name, sizeof name, "%sconv_shortcut.", prefix);
-    return zoe_cogvideox_bind_conv(weights, &resnet->shortcut, in, out, point, name);
+    return zoe_carrier_bind(weights, &resnet->shortcut, in, out, point, name);
 }
 
-int zoe_cogvideox_begin_conv(zoe_backend *be, cogvideox_conv *conv, int64_t height, int64_t width) {
-    conv->begun = false;
-    if (conv->w.shape[1] == 1) return ZOE_OK;
-    return ZOE_NEW(be, &conv->history, be->dtype, conv->w.shape[1] - 1, height, width, conv->w.shape[4]);
+int zoe_cogvideox_vae_tiles(const zoe_cogvideox_vae *vae, zoe_tiles *out) {
+    static const double overlap[2] = {1.0 / 6, 1.0 / 5};
+    *out = (zoe_tiles){.step = 1};
+    for (int i = 0; i < 2; i++) {
+        int64_t half = vae->config.sample[i] / 2, cells = half / ZOE_COGVIDEOX_VAE_SPACE;
+        out->size[i] = cells * ZOE_COGVIDEOX_VAE_SPACE;
+        out->stride[i] = (int64_t)((double)cells * (1 - overlap[i])) * ZOE_COGVIDEOX_VAE_SPACE;
+        out->blend[i] = (int64_t)((double)half * overlap[i]);
+        if (half - out->blend[i] != out->stride[i] || out->size[i] != half || out->stride[i] == 0)
+            return zoe_fail(vae->be->ctx, ZOE_ERR_UNSUPPORTED,
+                            "reference tiling: tiles of %lldx%lld do not fit together for this VAE; another --vae-tiling "
+                            "would do",
+                            (long long)(vae->config.sample[1] / 2), (long long)(vae->config.sample[0] / 2));
+    }
+    return ZOE_OK;
 }
 
 int zoe_cogvideox_begin_resnets(zoe_backend *be, cogvideox_resnet *resnets, int count, int64_t height, int64_t width) {
     for (int i = 0; i < count; i++) {
-        ZOE_TRY(zoe_cogvideox_begin_conv(be, &resnets[i].conv_1, height, width));
-        ZOE_TRY(zoe_cogvideox_begin_conv(be, &resnets[i].conv_2, height, width));
+        ZOE_TRY(zoe_carrier_begin(be, &resnets[i].conv_1, height, width, 0));
+        ZOE_TRY(zoe_carrier_begin(be, &resnets[i].conv_2, height, width, 0));
     }
     return ZOE_OK;
 }
 
-/* Before the first chunk: its first frame, repeated. */
-static int begin_history(zoe_backend *be, cogvideox_conv *conv, const zoe_tensor *x) {
-    zoe_tensor first = zoe_view_slice(x, 0, 0, conv->history.shape[0]);
-    first.stride[0] = 0;
-    conv->begun = true;
-    return zoe_op_copy(be, &conv->history, &first);
-}
-
-/* The last two frames of history and x. */
-static int carry(zoe_backend *be, cogvideox_conv *conv, const zoe_tensor *x) {
-    int64_t frames = x->shape[0], kept = conv->history.shape[0];
-    for (int64_t i = 0; i < kept; i++) {
-        int64_t from = frames - kept + i; /* negative: of the history */
-        zoe_tensor to = zoe_view_slice(&conv->history, 0, i, 1);
-        zoe_tensor frame = from < 0 ? zoe_view_slice(&conv->history, 0, kept + from, 1) : zoe_view_slice(x, 0, from, 1);
-        ZOE_TRY(zoe_op_copy(be, &to, &frame));
-    }
-    return ZOE_OK;
-}
-
-int zoe_cogvideox_conv(zoe_backend *be, cogvideox_conv *conv, zoe_tensor *y, const zoe_tensor *x,
-                       const zoe_tensor *residual) {
-    bool carried = conv->w.shape[1] > 1;
-    int kernel[3] = {(int)conv->w.shape[1], (int)conv->w.shape[2], (int)conv->w.shape[3]};
-    zoe_conv p = {.kernel = {kernel[0], kernel[1], kernel[2]},
-                  .stride = {1, 1, 1},
-                  .pad = {{0, 0}, {kernel[1] / 2, kernel[1] / 2}, {kernel[2] / 2, kernel[2] / 2}},
-                  .upsample = 1,
-                  .history = carried ? &conv->history : NULL,
-                  .bias = &conv->b,
-                  .residual = residual};
-    if (carried && !conv->begun) ZOE_TRY(begin_history(be, conv, x));
-    ZOE_TRY(zoe_op_conv(be, y, x, &conv->w, &p));
-    return carried ? carry(be, conv, x) : ZOE_OK;
+int zoe_cogvideox_conv(zoe_backend *be, zoe_carrier *conv, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *residual) {
+    ZOE_TRY(zoe_carrier_run(be, conv, NULL, y, x, residual));
+    return conv->w.shape[1] > 1 ? zoe_carrier_copy(be, conv, x) : ZOE_OK;
 }
 
 /* The map that a norm's convolution makes of the latents, fresh on the arena. */
-static int make_map(zoe_backend *be, const cogvideox_conv *conv, const zoe_tensor *latents, zoe_tensor *map) {
+static int make_map(zoe_backend *be, const zoe_carrier *conv, const zoe_tensor *latents, zoe_tensor *map) {
     zoe_conv p = {.kernel = {1, 1, 1}, .stride = {1, 1, 1}, .upsample = 1, .bias = &conv->b};
     ZOE_TRY(ZOE_NEW(be, map, be->dtype, latents->shape[0], latents->shape[1], latents->shape[2], conv->w.shape[0]));
     return zoe_op_conv(be, map, latents, &conv->w, &p);

@@ -1,27 +1,23 @@
 /* Latents to frames, chunk by chunk. */
-#include <math.h>
-
 #include "models/cogvideox/vae_blocks.h"
 
 /* One decoding in progress. */
 typedef struct decoding {
     zoe_cogvideox_vae *vae;
-    float *frame; /* [height, width, 3] on the host */
-    zoe_cogvideox_frame_sink sink;
-    void *user;
+    zoe_film film;
 } decoding;
 
 static int begin(zoe_cogvideox_vae *vae, int64_t height, int64_t width) {
     zoe_backend *be = vae->be;
     cogvideox_coder *coder = &vae->decoder;
-    ZOE_TRY(zoe_cogvideox_begin_conv(be, &coder->conv_in, height, width));
+    ZOE_TRY(zoe_carrier_begin(be, &coder->conv_in, height, width, 0));
     ZOE_TRY(zoe_cogvideox_begin_resnets(be, coder->mid, 2, height, width));
     for (int i = 0; i < ZOE_COGVIDEOX_VAE_LEVELS; i++) {
         cogvideox_level *level = &coder->levels[i];
         ZOE_TRY(zoe_cogvideox_begin_resnets(be, level->resnets, level->resnet_count, height, width));
         if (level->resample) height *= 2, width *= 2;
     }
-    return zoe_cogvideox_begin_conv(be, &coder->conv_out, height, width);
+    return zoe_carrier_begin(be, &coder->conv_out, height, width, 0);
 }
 
 /* Room for what a level makes of x; where it doubles time, the first frame of an odd number stands alone. */
@@ -33,15 +29,11 @@ static int new_enlarged(zoe_backend *be, const cogvideox_level *level, const zoe
 /* y: every frame of x enlarged, followed by its copy where the level doubles time. */
 static int enlarge(zoe_backend *be, const cogvideox_level *level, const zoe_tensor *x, zoe_tensor *y) {
     int64_t frames = x->shape[0], alone = frames % 2, at = 0;
-    zoe_conv p = {.kernel = {1, 3, 3},
-                  .stride = {1, 1, 1},
-                  .pad = {{0, 0}, {1, 1}, {1, 1}},
-                  .upsample = 2,
-                  .bias = &level->space.b};
+    if (!level->temporal) return zoe_carrier_enlarge(be, &level->space, NULL, y, x);
     for (int64_t i = 0; i < frames; i++) {
         zoe_tensor from = zoe_view_slice(x, 0, i, 1), to = zoe_view_slice(y, 0, at++, 1);
-        ZOE_TRY(zoe_op_conv(be, &to, &from, &level->space.w, &p));
-        if (!level->temporal || i < alone) continue;
+        ZOE_TRY(zoe_carrier_enlarge(be, &level->space, NULL, &to, &from));
+        if (i < alone) continue;
         zoe_tensor copy = zoe_view_slice(y, 0, at++, 1);
         ZOE_TRY(zoe_op_copy(be, &copy, &to));
     }
@@ -50,19 +42,8 @@ static int enlarge(zoe_backend *be, const cogvideox_level *level, const zoe_tens
 
 /* The frames of a chunk to the host and on. */
 static int emit(decoding *d, const zoe_tensor *x) {
-    zoe_backend *be = d->vae->be;
-    zoe_tensor pixels;
-    ZOE_TRY(ZOE_NEW(be, &pixels, ZOE_F32, 1, x->shape[1], x->shape[2], 3));
-    for (int64_t i = 0; i < x->shape[0]; i++) {
-        zoe_tensor frame = zoe_view_slice(x, 0, i, 1);
-        ZOE_TRY(zoe_op_copy(be, &pixels, &frame));
-        ZOE_TRY(zoe_download(be, d->frame, &pixels));
-        for (int64_t j = 0; j < zoe_tensor_count(&pixels); j++)
-            if (!isfinite(d->frame[j]))
-                return zoe_fail(be->ctx, ZOE_ERR_NUMERIC, "the VAE decoded a pixel that is not a number");
-        ZOE_TRY(d->sink(d->user, d->frame));
-    }
-    return ZOE_OK;
+    zoe_tensor pixels = ZOE_VIEW(x, x->shape[0], x->shape[1], 1, x->shape[2], 1, 3);
+    return zoe_film_add(&d->film, &pixels);
 }
 
 /* One chunk z [frames, height, width, channels], unscaled, through the decoder. */
@@ -92,10 +73,12 @@ static int run_chunk(decoding *d, const zoe_tensor *z) {
     return emit(d, &x);
 }
 
-static int run_clip(decoding *d, const zoe_tensor *latents) {
+/* Whole frames, or those of a tile. */
+static int run_whole(decoding *d, const zoe_tensor *latents) {
     zoe_cogvideox_vae *vae = d->vae;
     zoe_backend *be = vae->be;
     int64_t frames = latents->shape[0];
+    size_t all = zoe_arena_mark(be);
     zoe_tensor z;
     ZOE_TRY(begin(vae, latents->shape[2], latents->shape[3]));
     for (int64_t start = 0, count; start < frames; start += count) {
@@ -108,21 +91,55 @@ static int run_clip(decoding *d, const zoe_tensor *latents) {
         ZOE_TRY(run_chunk(d, &z));
         zoe_arena_release(be, mark);
     }
+    zoe_arena_release(be, all);
+    return zoe_film_flush(&d->film);
+}
+
+static int run_tiles(decoding *d, const zoe_tensor *latents, const zoe_tiles *tiles) {
+    const int64_t *shape = latents->shape;
+    int64_t start[2], tile[2], size[2], stride[2];
+    for (int i = 0; i < 2; i++)
+        size[i] = tiles->size[i] / ZOE_COGVIDEOX_VAE_SPACE, stride[i] = tiles->stride[i] / ZOE_COGVIDEOX_VAE_SPACE;
+    for (start[0] = 0; start[0] < shape[2]; start[0] += stride[0])
+        for (start[1] = 0; start[1] < shape[3]; start[1] += stride[1]) {
+            zoe_tensor part = *latents;
+            for (int i = 0; i < 2; i++) {
+                int64_t rest = shape[2 + i] - start[i];
+                part = zoe_view_slice(&part, 2 + i, start[i], rest < size[i] ? rest : size[i]);
+                tile[i] = start[i] / stride[i];
+            }
+            bool last = start[0] + stride[0] >= shape[2] && start[1] + stride[1] >= shape[3];
+            ZOE_TRY(zoe_film_next_tile(&d->film, tile, last));
+            ZOE_TRY(run_whole(d, &part));
+        }
     return ZOE_OK;
 }
 
-int zoe_cogvideox_vae_decode(zoe_cogvideox_vae *vae, const zoe_tensor *latents, zoe_cogvideox_frame_sink sink, void *user) {
+/* In whole frames, or as the reference divides them. */
+static int run_clip(decoding *d, const zoe_tensor *latents, const zoe_tiling *tiling) {
+    zoe_tiles tiles;
+    int64_t frames = latents->shape[0], odd = frames % 2, size[2] = {latents->shape[2], latents->shape[3]};
+    if (tiling->kind != ZOE_TILING_REFERENCE) return run_whole(d, latents);
+    ZOE_TRY(zoe_cogvideox_vae_tiles(d->vae, &tiles));
+    for (int i = 0; i < 2; i++) size[i] *= ZOE_COGVIDEOX_VAE_SPACE;
+    if (size[0] <= tiles.size[0] && size[1] <= tiles.size[1]) return run_whole(d, latents);
+    ZOE_TRY(zoe_film_divide(&d->film, (frames - odd) * ZOE_COGVIDEOX_VAE_TIME + odd, &tiles));
+    return run_tiles(d, latents, &tiles);
+}
+
+int zoe_cogvideox_vae_decode(zoe_cogvideox_vae *vae, const zoe_tensor *latents, const zoe_tiling *tiling,
+                             zoe_frame_sink sink, void *user) {
     zoe_backend *be = vae->be;
     size_t mark = zoe_arena_mark(be);
-    int64_t pixels = latents->shape[2] * latents->shape[3] * ZOE_COGVIDEOX_VAE_SPACE * ZOE_COGVIDEOX_VAE_SPACE;
-    decoding d = {.vae = vae, .sink = sink, .user = user};
-    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, d.frame, pixels * 3));
+    decoding d = {.vae = vae};
+    zoe_film_open(be, latents->shape[2] * ZOE_COGVIDEOX_VAE_SPACE, latents->shape[3] * ZOE_COGVIDEOX_VAE_SPACE, false, sink,
+                  user, &d.film);
     int status = zoe_weights_acquire(vae->weights, ZOE_COGVIDEOX_VAE_DECODER_UNIT);
     if (status == ZOE_OK) {
-        status = run_clip(&d, latents);
+        status = run_clip(&d, latents, tiling);
         zoe_weights_release(vae->weights, ZOE_COGVIDEOX_VAE_DECODER_UNIT);
     }
     zoe_arena_release(be, mark);
-    zoe_free(be->ctx, d.frame);
+    zoe_film_close(&d.film);
     return status;
 }
