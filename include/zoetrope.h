@@ -185,6 +185,7 @@ typedef struct zoe_request {
     double refine_strength; /* the second pass takes so much of the end of its schedule; 0: as published for the model */
     double adain, tone_map; /* of the enlarged latents, 0 to 1; negative: as published for the model */
     uint64_t seed;
+    const char *vae_tiling;   /* "auto", "none", "exact" or "reference": how the VAE divides frames; NULL: "auto" */
     const char *init_latents; /* "FILE.safetensors:NAME": start from this tensor instead of drawing noise */
     const char *dump;         /* safetensors file for what was computed on the way */
     const char *output;       /* video file, by its ending: .mp4 .webm .gif .y4m, a folder with %d for .png, "-" for Y4M on
@@ -229,11 +230,13 @@ ZOE_API int zoe_inspect(zoe_context *context, const char *path, char **json);
 ZOE_API int zoe_devices(zoe_context *context, int measure, char **json);
 
 typedef struct zoe_bench_settings {
-    const char *what;   /* "denoise", "decode", "text", "linear" or "attention" */
-    const char *config; /* folder with config.json files, for denoise, decode and text */
+    const char *what;   /* "denoise", "decode", "encode", "text", "linear" or "attention" */
+    const char *config; /* folder with config.json files, for denoise, decode, encode and text */
     const char *device, *dtype;
     const char *linear; /* as in zoe_model_settings, for linear, denoise and text */
     int32_t width, height, frames;
+    const char *vae_tiling;                           /* "none", "exact" or "reference", for decode */
+    int32_t vae_parts;                                /* for "exact": in which frames are decoded */
     int32_t tokens, inputs, outputs, heads, head_dim; /* shapes of linear and attention */
     int32_t repeats;
 } zoe_bench_settings;

@@ -66,7 +66,7 @@ static void expect_same(fixture *f, const zoe_phase_budget *budgets, zoe_phase_u
 }
 
 static void spread(zoe_phase_budget budgets[ZOE_PHASE_COUNT], int64_t weights, int64_t host) {
-    for (int i = 0; i < ZOE_PHASE_COUNT; i++) budgets[i] = (zoe_phase_budget){weights, host};
+    for (int i = 0; i < ZOE_PHASE_COUNT; i++) budgets[i] = (zoe_phase_budget){.weights = weights, .host = host};
 }
 
 #define EIGHT_BLOCKS SOURCE_DIR "/models/demo"

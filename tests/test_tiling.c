@@ -5,6 +5,7 @@
 #include "models/ltx/ltx_model.h"
 #include "models/wan/wan_model.h"
 #include "pipeline/model.h"
+#include "pipeline/plan.h"
 #include "weights/convert.h"
 
 /* Decoded frames, one behind the other. */
@@ -120,10 +121,77 @@ static void ltx_095_frames(void **state) {
     ltx_frames("ltx095_t2v");
 }
 
+/* ---- requests ---- */
+
+static void make_request(golden *g, zoe_request *request) {
+    zoe_request_init(g->model, request);
+    request->prompt = "A red ball rolls.";
+    request->width = 32, request->height = 240, request->frames = 9, request->steps = 2;
+    request->dump = g->dump;
+}
+
+static void open_dump(golden *g) {
+    golden_check(g, zoe_checkpoint_open(g->ctx, g->dump, &g->found));
+}
+
+/* What whole frames need more than the budget, parts do without; the video stays the same. */
+static void budget_divides_frames(void **state) {
+    (void)state;
+    golden g;
+    zoe_request request;
+    zoe_plan plan;
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT];
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    int64_t count, found_count;
+    open_case(&g, "wan21_t2v");
+    snprintf(g.dump, sizeof g.dump, "/tmp/zoe-tiling-%d.safetensors", (int)getpid());
+    make_request(&g, &request);
+    golden_check(&g, zoe_plan_make(g.model, &request, NULL, &plan));
+    golden_check(&g, zoe_generate_counted(g.model, &request, NULL, NULL, use));
+    open_dump(&g);
+    g.expected = g.found;
+    const float *expected = golden_values(g.expected, "video", &count);
+    unlink(g.dump); /* the mapping stays */
+
+    g.model->settings.ram = zoe_plan_peak(&plan, ZOE_PHASE_DECODE) - (1 << 20);
+    golden_check(&g, zoe_plan_fit(g.model, &request, &plan, budgets));
+    assert_true(plan.parts > 1);
+    assert_true(plan.phases[ZOE_PHASE_DECODE].activations < use[ZOE_PHASE_DECODE].activations);
+    golden_check(&g, zoe_generate_counted(g.model, &request, budgets, NULL, use));
+    assert_int_equal(plan.phases[ZOE_PHASE_DECODE].activations, use[ZOE_PHASE_DECODE].activations);
+    assert_int_equal(plan.phases[ZOE_PHASE_DECODE].host, use[ZOE_PHASE_DECODE].host);
+    assert_true(use[ZOE_PHASE_DECODE].host > 0);
+    open_dump(&g);
+    const float *found = golden_values(g.found, "video", &found_count);
+    assert_int_equal(count, found_count);
+    assert_memory_equal(expected, found, (size_t)count * sizeof *found);
+    golden_end(&g);
+}
+
+static void unknown_tiling_is_refused(void **state) {
+    (void)state;
+    golden g;
+    zoe_request request;
+    open_case(&g, "cogvideox_2b");
+    make_request(&g, &request);
+    request.dump = NULL, request.height = 48, request.width = 48, request.vae_tiling = "some";
+    assert_int_equal(zoe_generate(g.model, &request, NULL), ZOE_ERR_ARGUMENT);
+    assert_non_null(strstr(zoe_context_error(g.ctx), "reference"));
+    request.vae_tiling = "exact"; /* not possible where norms are taken over whole frames */
+    assert_int_equal(zoe_generate(g.model, &request, NULL), ZOE_ERR_UNSUPPORTED);
+    assert_non_null(strstr(zoe_context_error(g.ctx), "--vae-tiling exact"));
+    golden_end(&g);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wan_21_bands),   cmocka_unit_test(wan_22_bands),   cmocka_unit_test(ltx_090_frames),
-        cmocka_unit_test(ltx_091_frames), cmocka_unit_test(ltx_095_frames),
+        cmocka_unit_test(wan_21_bands),
+        cmocka_unit_test(wan_22_bands),
+        cmocka_unit_test(ltx_090_frames),
+        cmocka_unit_test(ltx_091_frames),
+        cmocka_unit_test(ltx_095_frames),
+        cmocka_unit_test(budget_divides_frames),
+        cmocka_unit_test(unknown_tiling_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -76,7 +76,7 @@ static const cli_option own[] = {
       .type = ZOE_OPTION_PATH,
       .offset = offsetof(zoe_bench_settings, config),
       .meta = "DIR",
-      .help = "Model folder, or folder of the part, for denoise, decode and text; config.json files are enough, "
+      .help = "Model folder, or folder of the part, for denoise, decode, encode and text; config.json files are enough, "
               "weights are drawn at random; default: none."},
      CLI_BENCH,
      0},
@@ -86,10 +86,19 @@ static const cli_option own[] = {
       .meta = "WxH",
       .min = 1,
       .max = 16384,
-      .help = "Width and height in pixels for denoise and decode; default: 832x480."},
+      .help = "Width and height in pixels for denoise, decode and encode; default: 832x480."},
      CLI_BENCH,
      0},
-    COUNT("frames", frames, 100000, "Number of frames for denoise and decode; default: 17."),
+    COUNT("frames", frames, 100000, "Number of frames for denoise, decode and encode; default: 17."),
+    {{.name = "vae-tiling",
+      .type = ZOE_OPTION_CHOICE,
+      .offset = offsetof(zoe_bench_settings, vae_tiling),
+      .meta = "NAME",
+      .choices = "none|exact|reference",
+      .help = "How decode divides frames; default: none."},
+     CLI_BENCH,
+     0},
+    COUNT("vae-parts", vae_parts, 1000, "Parts of a frame for --vae-tiling exact; default: 2."),
     COUNT("tokens", tokens, 10000000, "Rows for linear, tokens for attention; default: 1536."),
     COUNT("inputs", inputs, 1000000, "Input channels of linear; default: 1536."),
     COUNT("outputs", outputs, 1000000, "Output channels of linear; default: 8960."),
@@ -126,13 +135,13 @@ const cli_command cli_bench = {
     .name = "bench",
     .summary = "Time one part of the engine.",
     .operand = "PART",
-    .operand_choices = "denoise|decode|text|linear|attention",
+    .operand_choices = "denoise|decode|encode|text|linear|attention",
     .operand_required = true,
     .computes = true,
-    .about =
-        "Times one part of the engine on random data: denoise (one forward pass of the denoiser), decode (latents to "
-        "frames), text (the text encoder), linear (one matrix product with bias) or attention. The ceiling is the rate "
-        "of matrix products (float32 on the cpu), measured in the same run.",
+    .about = "Times one part of the engine on random data: denoise (one forward pass of the denoiser), decode (latents to "
+             "frames), encode (frames to latents), text (the text encoder), linear (one matrix product with bias) or "
+             "attention. The ceiling is the rate "
+             "of matrix products (float32 on the cpu), measured in the same run.",
     .example = "zoe bench linear --tokens 768 --inputs 1536 --outputs 8960 --dtype bf16",
     .own = own,
     .own_count = sizeof own / sizeof own[0],

@@ -106,3 +106,11 @@ int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *al
 int zoe_run_dump(zoe_run *run, const char *name, int rank, const int64_t *shape, const float *data) {
     return run->dump ? zoe_safetensors_add(run->dump, name, ZOE_F32, rank, shape, data) : ZOE_OK;
 }
+
+zoe_tiling zoe_bench_tiling(const zoe_bench_settings *settings) {
+    const char *name = settings->vae_tiling ? settings->vae_tiling : "none";
+    if (strcmp(name, "reference") == 0) return (zoe_tiling){.kind = ZOE_TILING_REFERENCE};
+    if (strcmp(name, "exact") == 0)
+        return (zoe_tiling){.kind = ZOE_TILING_BANDS, .bands = settings->vae_parts, .frames = 1};
+    return (zoe_tiling){0};
+}

@@ -62,6 +62,9 @@ typedef struct zoe_bench_task {
     int64_t weight_bytes;
 } zoe_bench_task;
 
+/* How a task that decodes divides frames. */
+zoe_tiling zoe_bench_tiling(const zoe_bench_settings *settings);
+
 typedef struct zoe_family {
     const char *name;
 

@@ -22,6 +22,8 @@ void zoe_bench_settings_init(zoe_bench_settings *settings) {
                                      .width = 832,
                                      .height = 480,
                                      .frames = 17,
+                                     .vae_tiling = "none",
+                                     .vae_parts = 2,
                                      .tokens = 1536,
                                      .inputs = 1536,
                                      .outputs = 8960,
@@ -293,6 +295,10 @@ static int bench_decode(bench *b) {
     return time_network(b, "vae");
 }
 
+static int bench_encode(bench *b) {
+    return time_network(b, "vae");
+}
+
 static int bench_text(bench *b) {
     return time_network(b, "text_encoder");
 }
@@ -302,17 +308,15 @@ static int bench_text(bench *b) {
 static const struct {
     const char *name;
     int (*run)(bench *b);
-} parts[] = {{"denoise", bench_denoise},
-             {"decode", bench_decode},
-             {"text", bench_text},
-             {"linear", bench_linear},
-             {"attention", bench_attention}};
+} parts[] = {{"denoise", bench_denoise}, {"decode", bench_decode}, {"encode", bench_encode},
+             {"text", bench_text},       {"linear", bench_linear}, {"attention", bench_attention}};
 
 static int run_part(bench *b) {
     const zoe_bench_settings *s = b->settings;
     if (s->repeats < 1 || s->repeats > MAX_REPEATS)
         return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "repeats: found %d, expected 1 to %d", s->repeats, MAX_REPEATS);
-    const int32_t counts[] = {s->width, s->height, s->frames, s->tokens, s->inputs, s->outputs, s->heads, s->head_dim};
+    const int32_t counts[] = {s->width,   s->height, s->frames,   s->tokens,   s->inputs,
+                              s->outputs, s->heads,  s->head_dim, s->vae_parts};
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
         if (counts[i] < 1)
             return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "sizes and counts: found %d, expected 1 or more", counts[i]);
@@ -331,8 +335,8 @@ static int run_part(bench *b) {
             ZOE_TRY(zoe_report_set(b->ctx, b->report, "peak_device_bytes", json_integer(b->device_peak)));
             return zoe_report_set(b->ctx, b->report, "peak_host_bytes", json_integer(zoe_peak_resident_bytes()));
         }
-    return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "no benchmark \"%s\", expected one of denoise|decode|text|linear|attention",
-                    s->what);
+    return zoe_fail(b->ctx, ZOE_ERR_ARGUMENT,
+                    "no benchmark \"%s\", expected one of denoise|decode|encode|text|linear|attention", s->what);
 }
 
 int zoe_bench(zoe_context *ctx, const zoe_bench_settings *settings, char **json) {

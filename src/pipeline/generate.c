@@ -38,11 +38,22 @@ static zoe_phase_use counters(const zoe_backend *be) {
     return (zoe_phase_use){.weights = be->weights, .work = be->work};
 }
 
+/* As asked for, or in as many parts as the plan found the budget to need. */
+static zoe_tiling tiling_of(const generation *g, zoe_phase phase) {
+    const char *asked = g->request.vae_tiling ? g->request.vae_tiling : "auto";
+    int parts = g->budgets ? g->budgets[phase].parts : 0;
+    if (strcmp(asked, "reference") == 0) return (zoe_tiling){.kind = ZOE_TILING_REFERENCE};
+    if (strcmp(asked, "none") == 0) return (zoe_tiling){0};
+    if (strcmp(asked, "exact") == 0 && parts < 2) parts = 2;
+    return parts > 1 ? (zoe_tiling){.kind = ZOE_TILING_BANDS, .bands = parts, .frames = 1} : (zoe_tiling){0};
+}
+
 static void begin_phase(generation *g, zoe_phase phase, int steps) {
     zoe_backend *be = g->run.be;
     g->progress = (zoe_progress){.phase = phase, .steps = steps, .seconds_left = -1};
     g->phase_start = zoe_now();
     g->before = counters(be);
+    g->run.tiling = tiling_of(g, phase);
     be->weights.budget = g->budgets ? g->budgets[phase].weights : 0;
     be->weights.host_budget = g->budgets ? g->budgets[phase].host : 0;
     be->weights.peak = be->weights.held;
@@ -101,6 +112,15 @@ static int check_extras(generation *g) {
         model.variant, model.takes_image ? ", but a first one with --image" : "");
 }
 
+static int check_tiling(generation *g) {
+    static const char *const names[] = {"auto", "none", "exact", "reference"};
+    const char *asked = g->request.vae_tiling;
+    for (size_t i = 0; asked && i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(asked, names[i]) == 0) return ZOE_OK;
+    if (!asked) return ZOE_OK;
+    return zoe_fail(g->run.ctx, ZOE_ERR_ARGUMENT, "VAE tiling \"%s\": expected auto, none, exact or reference", asked);
+}
+
 static int check_request(generation *g) {
     zoe_context *ctx = g->run.ctx;
     const zoe_request *r = &g->request;
@@ -119,6 +139,7 @@ static int check_request(generation *g) {
     if (!(r->condition_noise >= 0) || !isfinite(r->condition_noise))
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "condition noise %g: expected 0 or more", r->condition_noise);
     ZOE_TRY(check_extras(g));
+    ZOE_TRY(check_tiling(g));
     if (r->width < 0 || r->height < 0)
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "size %dx%d: expected positive numbers", r->width, r->height);
     return ZOE_OK;
@@ -425,7 +446,6 @@ int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *resul
     if (result) *result = (zoe_result){0};
     if (request->prompt) zoe_words_check(model->ctx, model->path, request->prompt);
     if (!limits.host && !limits.device) return zoe_generate_counted(model, request, NULL, result, use);
-    ZOE_TRY(zoe_plan_make(model, request, NULL, &plan));
-    ZOE_TRY(zoe_plan_budgets(model, &plan, budgets));
+    ZOE_TRY(zoe_plan_fit(model, request, &plan, budgets));
     return zoe_generate_counted(model, request, budgets, result, use);
 }

@@ -65,6 +65,9 @@ static const zoe_option table[] = {
     REQUEST(ZOE_OPTION_REAL, tone_map, "tone-map", "R", .min = -1, .max = 1,
             .help = "How far large values of enlarged latents are drawn in; default: -1, as published for the model."),
     REQUEST(ZOE_OPTION_SEED, seed, "seed", "N", .help = "Seed of the noise, 0 to 2^64 - 1; default: 0."),
+    REQUEST(ZOE_OPTION_CHOICE, vae_tiling, "vae-tiling", "NAME", .choices = "auto|none|exact|reference",
+            .help = "How the VAE divides frames to take less memory: not at all, in parts that give the numbers of whole "
+                    "frames, or in the reference's blended tiles; default: auto, in as few parts as the budget needs."),
     MODEL(ZOE_OPTION_TEXT, device, "device", "cpu|cuda[:N]", .help = "What to compute on; default: cpu."),
     MODEL(ZOE_OPTION_CHOICE, dtype, "dtype", "NAME", .choices = "f32|bf16",
           .help = "Type of the activations; default: the device's own choice (cpu: f32)."),

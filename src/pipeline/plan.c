@@ -70,6 +70,14 @@ static int refuse(const zoe_model *model, const zoe_plan *plan, const char *opti
         budget, smallest, zoe_phase_name((zoe_phase)phase), activations, advice);
 }
 
+/* The least that a phase runs with. */
+static void least_of(const zoe_plan *plan, int phase, int64_t *host, int64_t *device) {
+    const zoe_phase_use *use = &plan->phases[phase];
+    *host = zoe_plan_peak(plan, (zoe_phase)phase) - (plan->device ? use->weights.host_peak : use->weights.peak);
+    *host += plan->device ? use->weights.host_least : use->weights.least;
+    *device = plan->device ? use->device - use->weights.peak + use->weights.least : 0;
+}
+
 int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
     static const char smaller[] = "a smaller --size or fewer --frames would lower it";
     zoe_limits limits = zoe_plan_limits(model);
@@ -84,10 +92,9 @@ int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_bud
         budgets[i].host = limits.host - host;
         if (plan->device ? !limits.device : !limits.host) budgets[i].weights = 0;
         if (!limits.host) budgets[i].host = 0;
-        host += plan->device ? use->host_least : use->least;
-        device += use->least;
+        least_of(plan, i, &host, &device);
         if (host > host_least) host_least = host, host_worst = i;
-        if (plan->device && device > device_least) device_least = device, device_worst = i;
+        if (device > device_least) device_least = device, device_worst = i;
     }
     if (limits.device && device_least > limits.device)
         return refuse(model, plan, "--vram", limits.device, device_least, device_worst,
@@ -97,6 +104,23 @@ int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_bud
     if (limits.host && host_least > limits.host)
         return refuse(model, plan, "--ram", limits.host, host_least, host_worst, smaller);
     return ZOE_OK;
+}
+
+int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
+    static const int parts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
+    zoe_limits limits = zoe_plan_limits(model);
+    int64_t before = INT64_MAX;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        int64_t host, device;
+        for (int j = 0; j < ZOE_PHASE_COUNT; j++) budgets[j] = (zoe_phase_budget){.parts = parts[i]};
+        ZOE_TRY(zoe_plan_make(model, request, budgets, plan));
+        least_of(plan, ZOE_PHASE_DECODE, &host, &device);
+        plan->parts = parts[i];
+        if ((!limits.host || host <= limits.host) && (!limits.device || device <= limits.device)) break;
+        if (host + device >= before) break; /* more parts take no less */
+        before = host + device;
+    }
+    return zoe_plan_budgets(model, plan, budgets);
 }
 
 /* ---- report ---- */
@@ -153,6 +177,7 @@ static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
     ZOE_TRY(zoe_report_set(ctx, report, "width", json_integer(plan->shape.width)));
     ZOE_TRY(zoe_report_set(ctx, report, "height", json_integer(plan->shape.height)));
     ZOE_TRY(zoe_report_set(ctx, report, "frames", json_integer(plan->shape.frames)));
+    ZOE_TRY(zoe_report_set(ctx, report, "vae_parts", json_integer(plan->parts > 1 ? plan->parts : 1)));
     ZOE_TRY(zoe_report_set(ctx, report, "process_bytes", json_integer(plan->base)));
     ZOE_TRY(zoe_report_set(ctx, report, "encoder_bytes", json_integer(plan->output)));
     ZOE_TRY(zoe_report_set(ctx, report, "peak_host_bytes", json_integer(peak)));
@@ -166,10 +191,12 @@ int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json) 
     zoe_limits limits = zoe_plan_limits(model);
     zoe_plan plan;
     *json = NULL;
-    ZOE_TRY(zoe_plan_make(model, request, NULL, &plan));
+    if (!limits.host && !limits.device) ZOE_TRY(zoe_plan_make(model, request, NULL, &plan));
     if (limits.host || limits.device) {
-        ZOE_TRY(zoe_plan_budgets(model, &plan, budgets));
+        ZOE_TRY(zoe_plan_fit(model, request, &plan, budgets));
+        int parts = plan.parts;
         ZOE_TRY(zoe_plan_make(model, request, budgets, &plan));
+        plan.parts = parts;
     }
     json_t *report = json_object();
     return zoe_report_finish(model->ctx, report ? report_plan(model, &plan, report) : ZOE_ERR_NOMEM, report, json);

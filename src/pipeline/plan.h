@@ -19,12 +19,14 @@ typedef struct zoe_phase_use {
 /* Bytes of weights that may be held in a phase: in the backend's memory, and in host memory beside a device; 0: any. */
 typedef struct zoe_phase_budget {
     int64_t weights, host;
+    int parts; /* in which a VAE decodes frames, where the request leaves that open; 0 and 1: whole */
 } zoe_phase_budget;
 
 typedef struct zoe_plan {
     zoe_phase_use phases[ZOE_PHASE_COUNT];
     zoe_result shape;  /* width, height, frames, fps as the request comes out */
     bool device;       /* weights and activations are in a device's memory */
+    int parts;         /* in which zoe_plan_fit() found that the VAE must decode */
     int64_t base;      /* of the process as it stands, and of what a driver's libraries add */
     int64_t workspace; /* of the kernels, in host memory */
     int64_t output;    /* of the video encoder, an estimate */
@@ -46,6 +48,12 @@ typedef struct zoe_limits {
 } zoe_limits;
 
 zoe_limits zoe_plan_limits(const zoe_model *model);
+
+/*
+ * Plans a request so that it meets the model's limits, with the VAE in as few parts as that takes, and gives the budgets.
+ * At least one limit must be there; one that cannot be met is an error that names the smallest that can.
+ */
+int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]);
 
 /*
  * What is left for weights in each phase under the limits; ZOE_ERR_BUDGET, naming the smallest budget that works, when it

@@ -15,6 +15,7 @@ typedef struct task_state {
     zoe_tensor words, latents, v;
     float *host;
     int32_t *ids;
+    zoe_tiling tiling;
 } task_state;
 
 static void close_task(void *state) {
@@ -76,7 +77,7 @@ static int ignore_frame(void *user, const float *frame) {
 
 static int run_vae(void *state) {
     task_state *t = state;
-    return zoe_cogvideox_vae_decode(t->vae, &t->latents, &(zoe_tiling){0}, ignore_frame, NULL);
+    return zoe_cogvideox_vae_decode(t->vae, &t->latents, &t->tiling, ignore_frame, NULL);
 }
 
 static int prepare_vae(task_state *t, const zoe_config *config, const zoe_bench_settings *s) {
@@ -137,6 +138,7 @@ int zoe_cogvideox_bench(zoe_backend *be, const zoe_config *config, const zoe_ben
     *task = (zoe_bench_task){.close = close_task};
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, t, 1));
     t->be = be;
+    t->tiling = zoe_bench_tiling(settings);
     task->state = t;
     return prepare(t, config, settings, task);
 }

@@ -108,6 +108,10 @@ static int prepare(void *model, zoe_request *r, zoe_run *run) {
     if (!r->negative) r->negative = "";
     ZOE_TRY(check_size(m, r));
     ZOE_TRY(check_frames(m, r));
+    if (r->vae_tiling && strcmp(r->vae_tiling, "exact") == 0)
+        return zoe_fail(m->be->ctx, ZOE_ERR_UNSUPPORTED,
+                        "--vae-tiling exact: the norms of this model's VAE are taken over whole frames, which parts of "
+                        "them cannot give; reference is blended tiles, none whole frames");
     m->latent_frames = (r->frames - 1) / ZOE_COGVIDEOX_VAE_TIME + 1;
     int64_t patch = c->patch_time ? c->patch_time : 1;
     run->latent_rank = 4;

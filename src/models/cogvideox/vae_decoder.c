@@ -115,11 +115,14 @@ static int run_tiles(decoding *d, const zoe_tensor *latents, const zoe_tiles *ti
     return ZOE_OK;
 }
 
-/* In whole frames, or as the reference divides them. */
+/*
+ * In whole frames, or as the reference divides them: norms are taken over whole frames, so that no parts give the same
+ * numbers.
+ */
 static int run_clip(decoding *d, const zoe_tensor *latents, const zoe_tiling *tiling) {
     zoe_tiles tiles;
     int64_t frames = latents->shape[0], odd = frames % 2, size[2] = {latents->shape[2], latents->shape[3]};
-    if (tiling->kind != ZOE_TILING_REFERENCE) return run_whole(d, latents);
+    if (tiling->kind == ZOE_TILING_NONE) return run_whole(d, latents);
     ZOE_TRY(zoe_cogvideox_vae_tiles(d->vae, &tiles));
     for (int i = 0; i < 2; i++) size[i] *= ZOE_COGVIDEOX_VAE_SPACE;
     if (size[0] <= tiles.size[0] && size[1] <= tiles.size[1]) return run_whole(d, latents);

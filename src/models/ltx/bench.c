@@ -18,6 +18,7 @@ typedef struct task_state {
     zoe_generator generator;
     zoe_tensor latents, v;
     float *host;
+    zoe_tiling tiling;
 } task_state;
 
 static void close_task(void *state) {
@@ -76,7 +77,7 @@ static int ignore_frame(void *user, const float *frame) {
 
 static int run_vae(void *state) {
     task_state *t = state;
-    return zoe_ltx_vae_decode(t->vae, &t->latents, &t->generator, &(zoe_tiling){0}, ignore_frame, NULL);
+    return zoe_ltx_vae_decode(t->vae, &t->latents, &t->generator, &t->tiling, ignore_frame, NULL);
 }
 
 static int prepare_vae(task_state *t, const zoe_config *config, const zoe_bench_settings *s) {
@@ -115,6 +116,7 @@ int zoe_ltx_bench(zoe_backend *be, const zoe_config *config, const zoe_bench_set
     *task = (zoe_bench_task){.close = close_task};
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, t, 1));
     t->be = be;
+    t->tiling = zoe_bench_tiling(settings);
     task->state = t;
     return prepare(t, config, settings, task);
 }

@@ -17,7 +17,9 @@ typedef struct task_state {
     zoe_wan_context context;
     zoe_tensor latents, v;
     float *host;
+    int64_t frames, pixels; /* to encode; values of a frame */
     int32_t *ids;
+    zoe_tiling tiling;
 } task_state;
 
 static void close_task(void *state) {
@@ -80,7 +82,30 @@ static int ignore_frame(void *user, const float *frame) {
 
 static int run_vae(void *state) {
     task_state *t = state;
-    return zoe_wan_vae_decode(t->vae, &t->latents, &(zoe_tiling){0}, ignore_frame, NULL);
+    return zoe_wan_vae_decode(t->vae, &t->latents, &t->tiling, ignore_frame, NULL);
+}
+
+/* ---- encode ---- */
+
+static int noise_frame(void *user, int64_t index, float *frame) {
+    task_state *t = user;
+    (void)index;
+    memcpy(frame, t->host, (size_t)t->pixels * sizeof *frame);
+    return ZOE_OK;
+}
+
+static int run_encoder(void *state) {
+    task_state *t = state;
+    return zoe_wan_vae_encode(t->vae, t->frames, noise_frame, t, &t->latents);
+}
+
+static int prepare_encoder(task_state *t, const zoe_bench_settings *s) {
+    int64_t step = zoe_wan_vae_time_factor(zoe_wan_vae_configuration(t->vae));
+    t->frames = (s->frames - 1) / step * step + 1;
+    t->pixels = (int64_t)s->width * s->height * 3;
+    ZOE_TRY(ZOE_NEW_ARRAY(t->be->ctx, t->host, t->pixels));
+    zoe_random_fill(t->host, ZOE_F32, t->pixels, 3, 0, 1);
+    return ZOE_OK;
 }
 
 static int prepare_vae(task_state *t, const zoe_config *config, const zoe_bench_settings *s) {
@@ -126,9 +151,11 @@ static int prepare(task_state *t, const zoe_config *config, const zoe_bench_sett
         ZOE_TRY(prepare_denoiser(t, config, s, linear.denoiser));
         task->run = run_denoiser;
         weights = zoe_wan_denoiser_weights(t->denoiser);
-    } else if (strcmp(class, "AutoencoderKLWan") == 0 && strcmp(s->what, "decode") == 0) {
+    } else if (strcmp(class, "AutoencoderKLWan") == 0 && (!strcmp(s->what, "decode") || !strcmp(s->what, "encode"))) {
+        bool encode = strcmp(s->what, "encode") == 0;
         ZOE_TRY(prepare_vae(t, config, s));
-        task->run = run_vae;
+        if (encode) ZOE_TRY(prepare_encoder(t, s));
+        task->run = encode ? run_encoder : run_vae;
         weights = zoe_wan_vae_weights(t->vae);
     } else if (strcmp(type, "umt5") == 0 && strcmp(s->what, "text") == 0) {
         ZOE_TRY(prepare_text(t, config, linear.text));
@@ -146,6 +173,7 @@ int zoe_wan_bench(zoe_backend *be, const zoe_config *config, const zoe_bench_set
     *task = (zoe_bench_task){.close = close_task};
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, t, 1));
     t->be = be;
+    t->tiling = zoe_bench_tiling(settings);
     task->state = t;
     return prepare(t, config, settings, task);
 }
