@@ -225,6 +225,7 @@ static void fill(zoe_context *ctx, settings *s) {
         {"adain", "0.5"},
         {"tone-map", "0.6"},
         {"seed", "18446744073709551615"},
+        {"vae-tiling", "exact"},
         {"device", "cuda:1"},
         {"dtype", "bf16"},
         {"linear", "int8"},
