@@ -61,19 +61,3 @@ int zoe_video_probe(zoe_context *ctx, const char *path, zoe_video_info *out) {
     *out = (zoe_video_info){0};
     return refuse(ctx, path);
 }
-
-int zoe_clip_open(zoe_context *ctx, const char *path, zoe_clip **out) {
-    *out = NULL;
-    return refuse(ctx, path);
-}
-
-/* No clip exists that these two could be called on. */
-int zoe_clip_next(zoe_clip *clip, zoe_picture *out) {
-    (void)clip;
-    *out = (zoe_picture){0};
-    return ZOE_ERR_INTERNAL;
-}
-
-void zoe_clip_close(zoe_clip *clip) {
-    (void)clip;
-}
