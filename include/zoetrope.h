@@ -61,7 +61,7 @@ typedef struct zoe_context_settings {
     /* realloc-like: (ptr, 0) frees, (NULL, n) allocates; results aligned as malloc's. NULL: the C library's. */
     void *(*reallocate)(void *user, void *ptr, size_t size);
     int threads;       /* CPU threads for kernels; 0: one for each core */
-    uint32_t cpu_mask; /* levels of CPU kernels that may be used: bit 0 AVX2, bit 1 AVX-512; all ones by default */
+    uint32_t cpu_mask; /* levels of CPU kernels that may be used: bit 0 AVX2, 1 AVX-512, 2 VNNI; all ones by default */
     int cuda_level;    /* newest compute capability whose kernels may be used, such as 80 for 8.0; 0: the device's own */
 } zoe_context_settings;
 

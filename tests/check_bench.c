@@ -3,6 +3,7 @@
  * turns in the same run. Rates are those of the best round; ratios are taken within each round, and their median counts, as
  * the machine's speed may drift from round to round.
  */
+#include "backend/quantised.h"
 #include "checkkernels.h"
 
 #include <cblas.h>
@@ -109,6 +110,37 @@ static void linear(checker *c, int64_t m, int64_t n, int64_t k) {
         TIME(c, s + 3, i, zoe_op_linear(c->be, &y->on, &x->on, &f16->on, NULL));
     }
     report(c, 4, s, "linear %lld x %lld x %lld", (long long)m, (long long)k, (long long)n);
+    check_done(c);
+}
+
+/* The matrix in a quantised form, of the same numbers; freed by zoe_backend_free(t.data). */
+static zoe_tensor quantised(checker *c, const operand *w, zoe_dtype form) {
+    void *memory = NULL;
+    int64_t n = w->t.shape[0], k = w->t.shape[1];
+    check_status(c, c->be->ops->alloc(c->be, (size_t)zoe_quantised_bytes(form, n, k, 0), &memory), "alloc");
+    zoe_tensor q = zoe_quantised_of(memory, form, n, k, 0);
+    check_status(c, zoe_op_quantise(c->be, &q, &w->on), "quantise");
+    return q;
+}
+
+/* Against the product of floats of the same shape. */
+static void quantised_linear(checker *c, int64_t m, int64_t n, int64_t k) {
+    static const zoe_dtype forms[] = {ZOE_I8, ZOE_F8_E4M3, ZOE_I4, ZOE_F4_E2M1};
+    double work = 2 * (double)m * (double)n * (double)k;
+    series s[] = {{.name = "f32", .work = work},   {.name = "int8", .work = work},
+                  {.name = "fp8", .work = work},   {.name = "int4", .work = work},
+                  {.name = "nvfp4", .work = work}, {.name = "quantise GB/s of f32:", .work = 4 * (double)n * (double)k}};
+    operand *x = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, m, k), *w = INPUT(c, ZOE_F32, DENSE, FILL_SMALL, n, k);
+    operand *y = OUTPUT(c, ZOE_F32, DENSE, m, n);
+    zoe_tensor q[4];
+    for (int f = 0; f < 4; f++) q[f] = quantised(c, w, forms[f]);
+    for (int i = 0; i < ROUNDS; i++) {
+        TIME(c, s, i, zoe_op_linear(c->be, &y->on, &x->on, &w->on, NULL));
+        for (int f = 0; f < 4; f++) TIME(c, s + 1 + f, i, zoe_op_linear(c->be, &y->on, &x->on, &q[f], NULL));
+        TIME(c, s + 5, i, zoe_op_quantise(c->be, &q[0], &w->on));
+    }
+    report(c, 6, s, "quantised %lld x %lld x %lld", (long long)m, (long long)k, (long long)n);
+    for (int f = 0; f < 4; f++) zoe_backend_free(c->be, q[f].data);
     check_done(c);
 }
 
@@ -272,6 +304,12 @@ void bench_backend(checker *c) {
         linear(c, 768, 1536, 1536);
         linear(c, 3072, 1536, 1536);
         for (int64_t m = 1; m <= 64; m *= 4) linear(c, m, 8960, 1536);
+    }
+    if (wanted(c, "quantised")) {
+        quantised_linear(c, 768, 8960, 1536);
+        quantised_linear(c, 768, 1536, 8960);
+        quantised_linear(c, 3072, 1536, 1536);
+        quantised_linear(c, 16, 8960, 1536);
     }
     if (wanted(c, "attention")) {
         attention(c, 12, 3072, 3072, 128);

@@ -575,7 +575,11 @@ static void check_backend(checker *c) {
 static const struct {
     const char *name;
     uint32_t mask;
-} levels[] = {{"c", 0}, {"avx2", ZOE_CPU_AVX2}, {"avx512", ZOE_CPU_AVX2 | ZOE_CPU_AVX512}};
+} levels[] = {{"c", 0},
+              {"avx2", ZOE_CPU_AVX2},
+              {"vnni", ZOE_CPU_AVX2 | ZOE_CPU_VNNI},
+              {"avx512", ZOE_CPU_AVX2 | ZOE_CPU_AVX512},
+              {"vnni512", ZOE_CPU_AVX2 | ZOE_CPU_AVX512 | ZOE_CPU_VNNI}};
 
 static int open_cpu(const checker *c, uint32_t mask, zoe_context **ctx, zoe_backend **be) {
     zoe_context_settings settings;

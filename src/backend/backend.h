@@ -210,6 +210,7 @@ int zoe_cpu_backend_create(zoe_context *ctx, size_t arena_bytes, zoe_backend **o
 /* The levels of kernels that this processor has, as bits of a cpu_mask. */
 #define ZOE_CPU_AVX2   1u
 #define ZOE_CPU_AVX512 2u
+#define ZOE_CPU_VNNI   4u /* of AVX or AVX-512 */
 uint32_t zoe_cpu_levels(void);
 
 /* Computes nothing and keeps the books: for activations of type `dtype`, on the processor or on a device. */

@@ -39,6 +39,7 @@ static json_t *kernel_levels(const zoe_context *ctx) {
     json_t *levels = json_pack("[s]", "c");
     if (usable & ZOE_CPU_AVX2) json_array_append_new(levels, json_string("avx2"));
     if (usable & ZOE_CPU_AVX2 && usable & ZOE_CPU_AVX512) json_array_append_new(levels, json_string("avx512"));
+    if (usable & ZOE_CPU_AVX2 && usable & ZOE_CPU_VNNI) json_array_append_new(levels, json_string("vnni"));
     return levels;
 }
 

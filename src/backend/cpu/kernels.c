@@ -37,6 +37,39 @@ static void dot(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t rows
         }
 }
 
+/* ---- products of integers: words of four elements ---- */
+
+void zoe_cpu_copy_i8(int32_t *to, const int8_t *from, int64_t n) {
+    memcpy(to, from, (size_t)n);
+}
+
+void zoe_cpu_raise_i8(int32_t *to, const int8_t *from, int64_t n) {
+    for (int64_t i = 0; i < n / 4; i++) {
+        uint32_t word;
+        memcpy(&word, from + 4 * i, sizeof word);
+        word ^= 0x80808080;
+        memcpy(to + i, &word, sizeof word);
+    }
+}
+
+static void integer_tile(const int32_t *a, int64_t words, const int32_t *b, int32_t *c, int64_t ldc, bool add) {
+    for (int row = 0; row < TILE_ROWS; row++)
+        for (int col = 0; col < TILE_COLS; col++) {
+            int32_t sum = add ? c[row * ldc + col] : 0;
+            for (int64_t i = 0; i < words; i++) {
+                int8_t x[4], y[4];
+                memcpy(x, a + row * words + i, sizeof x);
+                memcpy(y, b + i * TILE_COLS + col, sizeof y);
+                for (int j = 0; j < 4; j++) sum += x[j] * y[j];
+            }
+            c[row * ldc + col] = sum;
+        }
+}
+
+static void to_floats(float *y, const int32_t *x, int64_t n, int32_t less, float factor, const float *factors) {
+    for (int64_t i = 0; i < n; i++) y[i] = (float)(x[i] - less) * factor * factors[i];
+}
+
 /* ---- conversions ---- */
 
 static void load_f32(float *y, const void *x, int64_t n) {
@@ -92,6 +125,10 @@ static void load_i4(float *y, const uint8_t *x, int64_t n) {
 static void load_f4(float *y, const uint8_t *x, int64_t n) {
     static const float values[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
     for (int64_t i = 0; i < n; i++) y[i] = nibble(x, i) & 8 ? -values[nibble(x, i) & 7] : values[nibble(x, i) & 7];
+}
+
+static void scale_groups(float *y, const float *factors, int64_t n, int64_t group) {
+    for (int64_t i = 0; i < n; i++) y[i] *= factors[i / group];
 }
 
 static void store_f32(void *y, const float *x, int64_t n) {
@@ -276,12 +313,19 @@ static bool has_f16c(void) {
     return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
 }
 
+/* Nor GCC 12 this one. */
+static bool has_avx_vnni(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1 << 4);
+}
+
 uint32_t zoe_cpu_levels(void) {
     uint32_t levels = 0;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) levels |= ZOE_CPU_AVX2;
     if (levels && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         levels |= ZOE_CPU_AVX512;
+    if (levels & ZOE_CPU_AVX512 ? __builtin_cpu_supports("avx512vnni") : levels && has_avx_vnni()) levels |= ZOE_CPU_VNNI;
     return levels;
 }
 
@@ -302,12 +346,15 @@ void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels) {
         .load_i8 = load_i8,
         .load_i4 = load_i4,
         .load_f4 = load_f4,
+        .scale_groups = scale_groups,
         .largest = largest,
         .to_i8 = to_i8,
         .to_f8 = to_f8,
         .to_f4 = to_f4,
         .round_i8 = round_i8,
         .round_f8 = round_f8,
+        .integer = {TILE_ROWS, TILE_COLS, 4, 0, zoe_cpu_copy_i8, zoe_cpu_copy_i8, integer_tile},
+        .to_floats = to_floats,
         .epilogue = epilogue,
         .mean = mean,
         .sum_squares = sum_squares,
@@ -320,6 +367,11 @@ void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels) {
         .lincomb = lincomb,
         .finite = finite_row,
     };
-    if (levels & ZOE_CPU_AVX2) zoe_cpu_kernels_init_avx2(k);
-    if ((levels & ZOE_CPU_AVX512) && (levels & ZOE_CPU_AVX2)) zoe_cpu_kernels_init_avx512(k);
+    if (!(levels & ZOE_CPU_AVX2)) return;
+    zoe_cpu_kernels_init_avx2(k);
+    if (levels & ZOE_CPU_AVX512) zoe_cpu_kernels_init_avx512(k);
+    if (levels & ZOE_CPU_VNNI && levels & ZOE_CPU_AVX512 && __builtin_cpu_supports("avx512vnni"))
+        zoe_cpu_kernels_init_vnni512(k);
+    else if (levels & ZOE_CPU_VNNI && has_avx_vnni())
+        zoe_cpu_kernels_init_vnni(k);
 }

@@ -34,6 +34,18 @@ typedef struct zoe_cpu_tile {
     void (*run)(const zoe_cpu_left *a, int64_t row, const float *b, float *c, int64_t ldc, bool add);
 } zoe_cpu_tile;
 
+/*
+ * A tile of the product of int8 rows: c[rows, cols] = (add ? c : 0) + a b in integers. a [rows, words] and the panel b
+ * [words, cols] are words of 32 bits that hold `elements` elements of the depth each, made from int8 by `left` and `right`;
+ * the latter adds `offset` to every weight.
+ */
+typedef struct zoe_cpu_integer_tile {
+    int rows, cols, elements, offset;
+    void (*left)(int32_t *to, const int8_t *from, int64_t n);
+    void (*right)(int32_t *to, const int8_t *from, int64_t n);
+    void (*run)(const int32_t *a, int64_t words, const int32_t *b, int32_t *c, int64_t ldc, bool add);
+} zoe_cpu_integer_tile;
+
 /* What stands between a product and its result: y = residual + gate * act(acc + bias); pointers may be NULL. */
 typedef struct zoe_cpu_epilogue {
     const float *bias, *gate; /* one row for all */
@@ -73,6 +85,9 @@ typedef struct zoe_cpu_kernels {
     void (*load_i4)(float *y, const uint8_t *x, int64_t n);
     void (*load_f4)(float *y, const uint8_t *x, int64_t n);
 
+    /* y *= factors[i / group], group a multiple of 16. */
+    void (*scale_groups)(float *y, const float *factors, int64_t n, int64_t group);
+
     /* The largest magnitude, above it infinity, above it NaN. */
     float (*largest)(const float *x, int64_t n);
 
@@ -84,6 +99,10 @@ typedef struct zoe_cpu_kernels {
     /* The same, codes as floats: what they stand for. */
     void (*round_i8)(float *y, const float *x, int64_t n, float scale);
     void (*round_f8)(float *y, const float *x, int64_t n, float scale);
+
+    zoe_cpu_integer_tile integer;
+    /* y = (x - less) * factor * factors; y may lie over x. */
+    void (*to_floats)(float *y, const int32_t *x, int64_t n, int32_t less, float factor, const float *factors);
 
     void (*epilogue)(float *y, int64_t ldy, const float *acc, int64_t ld, int64_t rows, int64_t n,
                      const zoe_cpu_epilogue *e);
@@ -127,8 +146,17 @@ static inline uint8_t zoe_e2m1_code(float x) {
     return zoe_small_float_code(x, 1, 0, 8);
 }
 
+/* Words of two elements (AVX2). */
+void zoe_cpu_widen_i8(int32_t *to, const int8_t *from, int64_t n);
+
+/* Words of four elements: as they are, and with 128 added. */
+void zoe_cpu_copy_i8(int32_t *to, const int8_t *from, int64_t n);
+void zoe_cpu_raise_i8(int32_t *to, const int8_t *from, int64_t n);
+
 void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels);
 void zoe_cpu_kernels_init_avx2(zoe_cpu_kernels *k);
 void zoe_cpu_kernels_init_avx512(zoe_cpu_kernels *k);
+void zoe_cpu_kernels_init_vnni(zoe_cpu_kernels *k);
+void zoe_cpu_kernels_init_vnni512(zoe_cpu_kernels *k);
 
 #endif

@@ -5,6 +5,7 @@
  * Errors, measured over the floats: the exponential 1.01 units in the last place, the activations 1.3e-7 |x|.
  */
 #include <float.h>
+#include <math.h>
 
 #include "backend/cpu/kernels.h"
 

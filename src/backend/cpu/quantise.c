@@ -142,15 +142,23 @@ int zoe_cpu_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
 
 /* ---- and back ---- */
 
+/* The scales of groups first .. first + n of a matrix. */
+static void load_scales(const zoe_cpu_kernels *k, float *to, const zoe_tensor *w, int64_t first, int64_t n) {
+    if (w->dtype == ZOE_I4) {
+        k->load[ZOE_F16](to, (const uint16_t *)w->scales + first, n);
+    } else {
+        k->load[ZOE_F8_E4M3](to, (const uint8_t *)w->scales + first, n);
+        k->scale(to, to, n, *zoe_quantised_global(w));
+    }
+}
+
 static void scale_groups(const zoe_cpu_kernels *k, float *y, const zoe_tensor *w, int64_t row, int64_t from, int64_t n) {
+    float scales[PIECE / F4_GROUP];
     int64_t first = row * (w->shape[1] / w->group) + from / w->group;
-    float scale, global = w->dtype == ZOE_F4_E2M1 ? *zoe_quantised_global(w) : 1;
-    for (int64_t i = 0; i < n; i += w->group, first++) {
-        if (w->dtype == ZOE_I4)
-            scale = zoe_f16_to_f32(((const uint16_t *)w->scales)[first]);
-        else
-            k->load[ZOE_F8_E4M3](&scale, (const uint8_t *)w->scales + first, 1);
-        k->scale(y + i, y + i, zoe_min(w->group, n - i), scale * global);
+    for (int64_t at = 0; at < n; at += PIECE) {
+        int64_t count = zoe_min(PIECE, n - at);
+        load_scales(k, scales, w, first + at / w->group, (count + w->group - 1) / w->group);
+        k->scale_groups(y + at, scales, count, w->group);
     }
 }
 

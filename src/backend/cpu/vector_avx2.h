@@ -51,6 +51,16 @@ static inline vf vf_abs(vf x) {
     return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
 }
 
+/* Of magnitudes the larger, a NaN being above infinity. */
+static inline vf vf_max_bits(vf a, vf b) {
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+}
+
+/* The power of two at or below a magnitude, zero for those that have none. */
+static inline vf vf_power(vf x) {
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7f800000)));
+}
+
 static inline vf vf_round(vf x) {
     return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }

@@ -51,6 +51,16 @@ static inline vf vf_abs(vf x) {
     return _mm512_abs_ps(x);
 }
 
+/* Of magnitudes the larger, a NaN being above infinity. */
+static inline vf vf_max_bits(vf a, vf b) {
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+
+/* The power of two at or below a magnitude, zero for those that have none. */
+static inline vf vf_power(vf x) {
+    return _mm512_and_ps(x, _mm512_castsi512_ps(_mm512_set1_epi32(0x7f800000)));
+}
+
 static inline vf vf_round(vf x) {
     return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
