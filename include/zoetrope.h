@@ -132,8 +132,13 @@ typedef struct zoe_model_settings {
     const char *dtype;  /* "f32" or "bf16": type of activations; NULL: the device's own choice (cpu: f32) */
     /* "native", "int8", "fp8", "int4" or "nvfp4": what the linear weights are quantised to while loading; NULL: native */
     const char *linear;
-    int64_t vram; /* budget of device memory in bytes; 0: what is free, less a margin */
-    int64_t ram;  /* budget of host memory in bytes; 0: none, weights being mapped pages that the system can take back */
+    int64_t vram; /* budget of device memory in bytes, all that its driver counts; 0: what is free, less a margin */
+    /* Budget of host memory in bytes; 0: on the CPU none, weights being mapped pages that the system can take back; beside
+     * a device what is available, less a margin. */
+    int64_t ram;
+    /* "auto": as much of a part's weights as fits stays on the device while the part is at work; "none": everything stays
+     * there; "model": a part is there as a whole or not at all; "block": its blocks come one by one; NULL: auto */
+    const char *offload;
     const char *text_encoder; /* folder with text_encoder and tokenizer, for models published without; NULL: the model's */
 } zoe_model_settings;
 
@@ -239,6 +244,8 @@ typedef struct zoe_bench_settings {
     int32_t vae_parts;                                /* for "exact": in which frames are decoded */
     int32_t tokens, inputs, outputs, heads, head_dim; /* shapes of linear and attention */
     int32_t repeats;
+    int64_t vram, ram;   /* as in zoe_model_settings, for denoise, decode and text */
+    const char *offload; /* likewise */
 } zoe_bench_settings;
 
 ZOE_API void zoe_bench_settings_init(zoe_bench_settings *settings);

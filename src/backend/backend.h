@@ -216,6 +216,9 @@ uint32_t zoe_cpu_levels(void);
 /* Computes nothing and keeps the books: for activations of type `dtype`, on the processor or on a device. */
 int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_backend **out);
 
+/* The same for what `be` would compute: its type of activations, its kind of memory, its budgets. */
+int zoe_plan_backend_like(const zoe_backend *be, zoe_backend **out);
+
 void zoe_backend_close(zoe_backend *be);
 
 /* ---- arena ---- */

@@ -5,9 +5,11 @@
 #include <sys/stat.h>
 
 #include "backend/backend.h"
+#include "backend/plugin.h"
 #include "formats/json.h"
 #include "pipeline/measure.h"
 #include "pipeline/model.h"
+#include "pipeline/plan.h"
 #include "pipeline/report.h"
 #include "weights/convert.h"
 #include "weights/quantise.h"
@@ -40,6 +42,7 @@ typedef struct bench {
     json_t *report, *shape;
     double *seconds; /* [repeats] */
     int64_t device_peak;
+    zoe_weight_use moved; /* by the timed repeats */
 } bench;
 
 static int compare_doubles(const void *a, const void *b) {
@@ -112,6 +115,7 @@ static double work_flops(const zoe_backend *be) {
 static int time_steps(bench *b, int (*step)(bench *b, void *user), void *user, double *flops) {
     ZOE_TRY(step(b, user));
     ZOE_TRY(zoe_synchronize(b->be));
+    zoe_weight_use before_all = b->be->weights;
     for (int i = 0; i < b->settings->repeats; i++) {
         ZOE_TRY(zoe_check_cancelled(b->ctx));
         double before = work_flops(b->be), start = zoe_now();
@@ -121,6 +125,11 @@ static int time_steps(bench *b, int (*step)(bench *b, void *user), void *user, d
         *flops = work_flops(b->be) - before;
     }
     b->device_peak = b->be->device_peak;
+    b->moved = b->be->weights;
+    b->moved.loaded -= before_all.loaded;
+    b->moved.read -= before_all.read;
+    b->moved.read_seconds -= before_all.read_seconds;
+    b->moved.stalled -= before_all.stalled;
     return ZOE_OK;
 }
 
@@ -247,10 +256,10 @@ static int load_config(bench *b, const char *part, zoe_config *config) {
     return status;
 }
 
-static int find_task(bench *b, const zoe_config *config, zoe_bench_task *task) {
+static int find_task(bench *b, zoe_backend *be, const zoe_config *config, zoe_bench_task *task) {
     for (int i = 0; zoe_families[i]; i++) {
         if (!zoe_families[i]->bench) continue;
-        int status = zoe_families[i]->bench(b->be, config, b->settings, task);
+        int status = zoe_families[i]->bench(be, config, b->settings, task);
         if (status != ZOE_ERR_UNSUPPORTED) return status;
         if (task->close) task->close(task->state);
         *task = (zoe_bench_task){0};
@@ -264,14 +273,88 @@ static int network_step(bench *b, void *user) {
     return task->run(task->state);
 }
 
+/* Runs the network once where nothing is computed, under the budgets of the real backend. */
+static int plan_network(bench *b, const zoe_config *config, zoe_backend **out) {
+    zoe_bench_task task = {0};
+    ZOE_TRY(zoe_plan_backend_like(b->be, out));
+    int status = find_task(b, *out, config, &task);
+    if (status == ZOE_OK) status = task.run(task.state);
+    if (task.close) task.close(task.state);
+    return status;
+}
+
+/* What is left for weights beside what the plan without budgets says of everything else. */
+static int set_budgets(bench *b, const zoe_config *config, int64_t *device, int64_t *host) {
+    zoe_backend *plan = NULL;
+    zoe_weight_use *use = &b->be->weights;
+    zoe_limits limits = zoe_limits_of(b->be, b->settings->ram);
+    int64_t fixed = 0;
+    int status = plan_network(b, config, &plan);
+    if (status == ZOE_OK) {
+        fixed = zoe_plan_base(b->be) + plan->host_peak;
+        if (b->be->ops->host_memory) fixed += (int64_t)plan->arena.peak;
+        int64_t rest = b->be->ops->host_memory ? fixed : plan->device_peak - plan->weights.peak;
+        int64_t limit = b->be->ops->host_memory ? limits.host : limits.device;
+        use->budget = limit ? limit - rest : 0;
+        use->host_budget = limits.host ? limits.host - fixed : 0;
+        if ((limit && use->budget < plan->weights.least) || (limits.host && use->host_budget < plan->weights.host_least))
+            status = zoe_fail(b->ctx, ZOE_ERR_BUDGET, "%lld bytes of the device and %lld of the host are needed at least",
+                              (long long)(rest + plan->weights.least), (long long)(fixed + plan->weights.host_least));
+    }
+    zoe_backend_close(plan);
+    plan = NULL;
+    if (status == ZOE_OK) status = plan_network(b, config, &plan);
+    if (status == ZOE_OK) {
+        *device = plan->device_peak;
+        *host = fixed + (b->be->ops->host_memory ? plan->weights.peak : plan->weights.host_peak);
+    }
+    zoe_backend_close(plan);
+    return status;
+}
+
+/* Bytes of the device that are in use, by its driver's account. */
+static int64_t driver_bytes(bench *b) {
+    const zoe_plugin *plugin;
+    zoe_plugin_device device;
+    const char *colon = strchr(b->settings->device, ':');
+    if (b->be->ops->host_memory || zoe_plugin_load(b->ctx, "cuda", &plugin) < 0) return 0;
+    int number = colon ? (int)strtol(colon + 1, NULL, 10) : 0;
+    return plugin->describe(b->ctx, number, &device) < 0 ? 0 : device.memory_total - device.memory_free;
+}
+
+static int add_memory(bench *b, int64_t planned_device, int64_t planned_host) {
+    const zoe_weight_use *w = &b->moved;
+    const struct {
+        const char *name;
+        int64_t value;
+    } rows[] = {{"planned_device_bytes", planned_device},
+                {"planned_host_bytes", planned_host},
+                {"driver_device_bytes", driver_bytes(b)},
+                {"resident_host_bytes", zoe_resident_bytes()},
+                {"weight_peak_bytes", w->peak},
+                {"host_weight_bytes", w->host_held},
+                {"copied_bytes_per_repeat", w->loaded / b->settings->repeats},
+                {"read_bytes_per_repeat", w->read / b->settings->repeats}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        ZOE_TRY(zoe_report_set(b->ctx, b->report, rows[i].name, json_integer(rows[i].value)));
+    ZOE_TRY(zoe_report_set(b->ctx, b->report, "stalled_seconds_per_repeat", json_real(w->stalled / b->settings->repeats)));
+    return zoe_report_set(b->ctx, b->report, "read_gbytes_per_second",
+                          json_real(w->read_seconds > 0 ? 1e-9 * (double)w->read / w->read_seconds : 0));
+}
+
 static int time_network(bench *b, const char *part) {
     const zoe_bench_settings *s = b->settings;
     zoe_config config = {0};
     zoe_bench_task task = {0};
     double flops = 0, ceiling = 0;
+    int64_t planned_device = 0, planned_host = 0;
     int status;
     ZOE_TRY_DONE(load_config(b, part, &config));
-    ZOE_TRY_DONE(find_task(b, &config, &task));
+    ZOE_TRY_DONE(set_budgets(b, &config, &planned_device, &planned_host));
+    double start = zoe_now();
+    ZOE_TRY_DONE(find_task(b, b->be, &config, &task));
+    ZOE_TRY_DONE(zoe_synchronize(b->be));
+    ZOE_TRY_DONE(zoe_report_set(b->ctx, b->report, "prepare_seconds", json_real(zoe_now() - start)));
     if (strcmp(part, "text_encoder") != 0) {
         ZOE_TRY_DONE(add_shape(b, "width", s->width));
         ZOE_TRY_DONE(add_shape(b, "height", s->height));
@@ -279,6 +362,11 @@ static int time_network(bench *b, const char *part) {
     }
     ZOE_TRY_DONE(add_shape(b, "weight_bytes", task.weight_bytes));
     ZOE_TRY_DONE(time_steps(b, network_step, &task, &flops));
+    ZOE_TRY_DONE(add_memory(b, planned_device, planned_host));
+    task.close(task.state);
+    task = (zoe_bench_task){0};
+    zoe_arena_release(b->be, 0);
+    zoe_arena_trim(b->be);
     ZOE_TRY_DONE(measure_ceiling(b, 1536, 1536, 4096, &ceiling));
     ZOE_TRY_DONE(add_rates(b, flops, ceiling));
 done:
@@ -330,7 +418,8 @@ static int run_part(bench *b) {
     ZOE_TRY(zoe_report_set(b->ctx, b->report, "shape", b->shape));
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         if (strcmp(s->what, parts[i].name) == 0) {
-            ZOE_TRY(zoe_backend_open(b->ctx, s->device, NULL, 0, &b->be));
+            ZOE_TRY(zoe_backend_open(b->ctx, s->device, NULL, s->vram, &b->be));
+            ZOE_TRY(zoe_offload_parse(b->ctx, s->offload, &b->be->weights.offload));
             ZOE_TRY(parts[i].run(b));
             ZOE_TRY(zoe_report_set(b->ctx, b->report, "peak_device_bytes", json_integer(b->device_peak)));
             return zoe_report_set(b->ctx, b->report, "peak_host_bytes", json_integer(zoe_peak_resident_bytes()));

@@ -441,7 +441,7 @@ int zoe_generate_counted(zoe_model *model, const zoe_request *request, const zoe
 int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *result) {
     zoe_phase_use use[ZOE_PHASE_COUNT];
     zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
-    zoe_limits limits = zoe_plan_limits(model);
+    zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
     zoe_plan plan;
     if (result) *result = (zoe_result){0};
     if (request->prompt) zoe_words_check(model->ctx, model->path, request->prompt);

@@ -68,6 +68,21 @@ int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, in
     return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "device %s: expected cpu, cuda or cuda:N", device);
 }
 
+int zoe_offload_parse(zoe_context *ctx, const char *name, zoe_offload *out) {
+    static const char *const names[] = {[ZOE_OFFLOAD_AUTO] = "auto",
+                                        [ZOE_OFFLOAD_NONE] = "none",
+                                        [ZOE_OFFLOAD_MODEL] = "model",
+                                        [ZOE_OFFLOAD_BLOCK] = "block"};
+    *out = ZOE_OFFLOAD_AUTO;
+    if (!name) return ZOE_OK;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (zoe_offload)i;
+            return ZOE_OK;
+        }
+    return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "offload %s: expected auto, none, model or block", name);
+}
+
 /* Opens the folder on `be`, which the model then owns, or on the one that the settings name. */
 static int open_model(zoe_context *ctx, const char *dir, const zoe_model_settings *settings, zoe_backend *be,
                       zoe_model **out) {
@@ -84,6 +99,7 @@ static int open_model(zoe_context *ctx, const char *dir, const zoe_model_setting
     ZOE_TRY_DONE(zoe_folder_open(ctx, dir, settings->text_encoder, &folder));
     ZOE_TRY_DONE(zoe_family_find(&folder, &model->family));
     if (!model->be) ZOE_TRY_DONE(zoe_backend_open(ctx, settings->device, settings->dtype, settings->vram, &model->be));
+    ZOE_TRY_DONE(zoe_offload_parse(ctx, settings->offload, &model->be->weights.offload));
     ZOE_TRY_DONE(zoe_linear_policy_find(ctx, settings->linear, &linear));
     ZOE_TRY_DONE(model->family->open(model->be, &folder, &linear, &model->impl));
     *out = model;

@@ -24,6 +24,9 @@ void zoe_folder_close(zoe_folder *folder);
  * that it may use, 0: what is free, less a margin. */
 int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_backend **out);
 
+/* "auto", "none", "model", "block" or NULL, which is "auto". */
+int zoe_offload_parse(zoe_context *ctx, const char *name, zoe_offload *out);
+
 /* A twin of the model on another backend, which it owns, also on failure. */
 int zoe_model_open_on(const zoe_model *model, zoe_backend *be, zoe_model **out);
 

@@ -77,7 +77,13 @@ static const zoe_option table[] = {
     MODEL(ZOE_OPTION_BYTES, vram, "vram", "SIZE", .min = 1 << 20, .max = 0x1p50,
           .help = "Budget of device memory, such as 8G; default: what is free, less a margin."),
     MODEL(ZOE_OPTION_BYTES, ram, "ram", "SIZE", .min = 1 << 20, .max = 0x1p50,
-          .help = "Budget of host memory, such as 16G; default: none, the system takes mapped weights back at need."),
+          .help =
+              "Budget of host memory, such as 16G; default: none on the CPU, where the system takes mapped weights back "
+              "at need; beside a device what is available, less a margin."),
+    MODEL(ZOE_OPTION_CHOICE, offload, "offload", "NAME", .choices = "auto|none|model|block",
+          .help =
+              "Which weights leave the device: auto, what does not fit beside the rest; none, nothing; model, whole parts "
+              "that are not at work; block, every block after its use; default: auto."),
     MODEL(ZOE_OPTION_PATH, text_encoder, "text-encoder", "DIR",
           .help = "Folder with text_encoder and tokenizer, for models published without; default: the model's own."),
     REQUEST(ZOE_OPTION_PATH, init_latents, "init-latents", "FILE:NAME",

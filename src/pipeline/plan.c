@@ -21,20 +21,19 @@
 #define DEVICE_BYTES     3.0e12
 #define DEVICE_COPY      55e9
 
+int64_t zoe_plan_base(const zoe_backend *be) {
+    return zoe_resident_bytes() + (be->ops->host_memory ? be->workspace : (int64_t)ZOE_DEVICE_HOST);
+}
+
 int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, zoe_plan *out) {
-    zoe_context *ctx = model->ctx;
     zoe_request quiet = *request;
     zoe_model *twin = NULL;
     zoe_backend *be = NULL;
     quiet.output = quiet.dump = NULL;
     quiet.progress = NULL;
     quiet.frame = NULL;
-    *out = (zoe_plan){.base = zoe_resident_bytes(), .workspace = model->be->workspace};
-    out->device = !model->be->ops->host_memory;
-    if (out->device) out->base += (int64_t)ZOE_DEVICE_HOST;
-    ZOE_TRY(zoe_plan_backend_create(ctx, model->be->dtype, out->device, &be));
-    be->weights.offload = model->be->weights.offload;
-    be->weights.ahead = model->be->weights.ahead;
+    *out = (zoe_plan){.device = !model->be->ops->host_memory, .base = zoe_plan_base(model->be)};
+    ZOE_TRY(zoe_plan_backend_like(model->be, &be));
     int status = zoe_model_open_on(model, be, &twin);
     if (status == ZOE_OK) status = zoe_generate_counted(twin, &quiet, budgets, &out->shape, out->phases);
     zoe_model_close(twin);
@@ -46,15 +45,15 @@ int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_
 int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase) {
     const zoe_phase_use *use = &plan->phases[phase];
     int64_t own = plan->device ? use->weights.host_peak : use->weights.peak + use->activations;
-    return plan->base + plan->workspace + plan->output + use->host + own;
+    return plan->base + plan->output + use->host + own;
 }
 
 /* ---- budgets ---- */
 
-zoe_limits zoe_plan_limits(const zoe_model *model) {
-    zoe_limits limits = {.host = model->settings.ram, .device = model->be->device_budget};
+zoe_limits zoe_limits_of(const zoe_backend *be, int64_t ram) {
+    zoe_limits limits = {.host = ram, .device = be->device_budget};
     int64_t available = zoe_available_bytes() + zoe_resident_bytes() - HOST_MARGIN;
-    if (!limits.host && !model->be->ops->host_memory && available > 0) limits.host = available;
+    if (!limits.host && !be->ops->host_memory && available > 0) limits.host = available;
     return limits;
 }
 
@@ -80,7 +79,7 @@ static void least_of(const zoe_plan *plan, int phase, int64_t *host, int64_t *de
 
 int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
     static const char smaller[] = "a smaller --size or fewer --frames would lower it";
-    zoe_limits limits = zoe_plan_limits(model);
+    zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
     int64_t host_least = 0, device_least = 0;
     int host_worst = 0, device_worst = 0;
     for (int i = 0; i < ZOE_PHASE_COUNT; i++) {
@@ -153,7 +152,6 @@ static int report_phase(zoe_context *ctx, const zoe_plan *plan, zoe_phase phase,
     ZOE_TRY(zoe_report_set(ctx, row, "streamed_bytes_per_step", json_integer(streamed / use->steps)));
     ZOE_TRY(zoe_report_set(ctx, row, "read_bytes", json_integer(w->read)));
     ZOE_TRY(zoe_report_set(ctx, row, "activation_bytes", json_integer(use->activations)));
-    ZOE_TRY(zoe_report_set(ctx, row, "workspace_bytes", json_integer(plan->workspace)));
     ZOE_TRY(zoe_report_set(ctx, row, "peak_host_bytes", json_integer(zoe_plan_peak(plan, phase))));
     ZOE_TRY(zoe_report_set(ctx, row, "peak_device_bytes", json_integer(use->device)));
     ZOE_TRY(zoe_report_set(ctx, row, "flops", json_real(flops(&use->work))));
@@ -188,7 +186,7 @@ static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
 
 int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json) {
     zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
-    zoe_limits limits = zoe_plan_limits(model);
+    zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
     zoe_plan plan;
     *json = NULL;
     if (!limits.host && !limits.device) ZOE_TRY(zoe_plan_make(model, request, NULL, &plan));

@@ -24,12 +24,11 @@ typedef struct zoe_phase_budget {
 
 typedef struct zoe_plan {
     zoe_phase_use phases[ZOE_PHASE_COUNT];
-    zoe_result shape;  /* width, height, frames, fps as the request comes out */
-    bool device;       /* weights and activations are in a device's memory */
-    int parts;         /* in which zoe_plan_fit() found that the VAE must decode */
-    int64_t base;      /* of the process as it stands, and of what a driver's libraries add */
-    int64_t workspace; /* of the kernels, in host memory */
-    int64_t output;    /* of the video encoder, an estimate */
+    zoe_result shape; /* width, height, frames, fps as the request comes out */
+    bool device;      /* weights and activations are in a device's memory */
+    int parts;        /* in which zoe_plan_fit() found that the VAE must decode */
+    int64_t base;     /* of the process as it stands, of its kernels, and of what a driver's libraries add */
+    int64_t output;   /* of the video encoder, an estimate */
 } zoe_plan;
 
 /* zoe_generate() with the counts of each phase; budgets by phase, or NULL. */
@@ -42,12 +41,15 @@ int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_
 /* The phase's peak of host memory. */
 int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase);
 
-/* Bytes that the model may take, by its settings and by what is free. 0: no limit. */
+/* Bytes that a model on the backend may take: of the host `ram`, or what is free where that is 0. 0: no limit. */
 typedef struct zoe_limits {
     int64_t host, device;
 } zoe_limits;
 
-zoe_limits zoe_plan_limits(const zoe_model *model);
+zoe_limits zoe_limits_of(const zoe_backend *be, int64_t ram);
+
+/* Host memory of the process before anything is loaded or computed. */
+int64_t zoe_plan_base(const zoe_backend *be);
 
 /*
  * Plans a request so that it meets the model's limits, with the VAE in as few parts as that takes, and gives the budgets.

@@ -211,3 +211,13 @@ int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_
     *out = &self->base;
     return ZOE_OK;
 }
+
+int zoe_plan_backend_like(const zoe_backend *be, zoe_backend **out) {
+    ZOE_TRY(zoe_plan_backend_create(be->ctx, be->dtype, !be->ops->host_memory, out));
+    (*out)->weights = (zoe_weight_use){.offload = be->weights.offload,
+                                       .ahead = be->weights.ahead,
+                                       .budget = be->weights.budget,
+                                       .host_budget = be->weights.host_budget};
+    ((plan *)(void *)*out)->ops.quantised_rows = be->ops->quantised_rows;
+    return ZOE_OK;
+}
