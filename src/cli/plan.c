@@ -18,26 +18,37 @@ static void print_time(double seconds) {
 }
 
 static void print_table(const json_t *plan) {
-    static const char *const columns[] = {"weight_bytes", "streamed_bytes_per_step", "activation_bytes", "peak_host_bytes"};
+    static const char *const columns[] = {"weight_bytes",     "host_weight_bytes", "streamed_bytes_per_step",
+                                          "activation_bytes", "peak_device_bytes", "peak_host_bytes"};
+    bool device = number(plan, "peak_device_bytes") > 0;
     const json_t *phases = json_object_get(plan, "phases");
     char text[32];
     size_t i;
     json_t *row;
     printf("%dx%d, %d frames\n\n", (int)number(plan, "width"), (int)number(plan, "height"), (int)number(plan, "frames"));
-    printf("%-8s %6s %12s %14s %12s %12s %11s %12s\n", "phase", "steps", "weights", "streamed/step", "activations", "peak",
-           "TFLOP", "time");
+    printf("%-8s %6s %12s", "phase", "steps", "weights");
+    if (device) printf(" %12s", "in host slabs");
+    printf(" %14s %12s", "streamed/step", "activations");
+    if (device) printf(" %12s", "device peak");
+    printf(" %12s %11s %12s\n", device ? "host peak" : "peak", "TFLOP", "time");
     json_array_foreach(phases, i, row) {
         printf("%-8s %6d", json_string_value(json_object_get(row, "phase")), (int)number(row, "steps"));
         for (size_t c = 0; c < sizeof columns / sizeof columns[0]; c++)
-            printf(c == 1 ? " %14s" : " %12s", cli_bytes(text, number(row, columns[c])));
+            if (device || (c != 1 && c != 4))
+                printf(" %*s", c == 2 ? 14 : c == 1 ? 13 : 12, cli_bytes(text, number(row, columns[c])));
         printf(" %11.3f", 1e-12 * number(row, "flops"));
         print_time(number(row, "seconds"));
         putchar('\n');
     }
-    printf("\nHost memory at most %s", cli_bytes(text, number(plan, "peak_host_bytes")));
+    putchar('\n');
+    if (device) printf("Device memory at most %s.\n", cli_bytes(text, number(plan, "peak_device_bytes")));
+    printf("Host memory at most %s", cli_bytes(text, number(plan, "peak_host_bytes")));
     printf(", of which the program itself %s", cli_bytes(text, number(plan, "process_bytes")));
     printf(" and the video encoder about %s.\n", cli_bytes(text, number(plan, "encoder_bytes")));
-    printf("Time at the %.0f GFLOP/s that matrix products reach here: ", number(plan, "ceiling_gflops"));
+    if (device)
+        printf("Time at the rates of an H100: ");
+    else
+        printf("Time at the %.0f GFLOP/s that matrix products reach here: ", number(plan, "ceiling_gflops"));
     print_time(number(plan, "seconds"));
     printf(" at least.\n");
 }
@@ -46,6 +57,7 @@ static int run(const cli_args *args) {
     cli_job job = {.args = args};
     char *text = NULL;
     int exit_status = cli_job_start(&job);
+    job.settings.plan_only = 1;
     if (exit_status == CLI_DONE) {
         int status = cli_job_open(&job);
         if (status == ZOE_OK && !job.request.output) job.request.output = "video.mp4"; /* counts as `generate` would */
@@ -77,7 +89,9 @@ const cli_command cli_plan = {
     .about =
         "Takes the options of `generate` and tells, for each phase, the weights, activations and peak of memory, the bytes "
         "that stream, the operations and the time that they take at least. It runs the same code over a backend that "
-        "computes nothing, so it loads no weights and ends at once. With --ram it says whether the budget can be met.",
+        "computes nothing, so it loads no weights, needs no device and ends at once. With --vram and --ram it says whether "
+        "the "
+        "budgets can be met, and what then stays where.",
     .example = "zoe plan --model Wan2.1-T2V-1.3B-Diffusers --prompt \"A red fox runs through snow\" --ram 8G",
     .own = own,
     .own_count = sizeof own / sizeof own[0],

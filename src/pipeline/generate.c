@@ -444,6 +444,8 @@ int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *resul
     zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
     zoe_plan plan;
     if (result) *result = (zoe_result){0};
+    if (model->settings.plan_only)
+        return zoe_fail(model->ctx, ZOE_ERR_ARGUMENT, "this model was opened to plan, with plan_only");
     if (request->prompt) zoe_words_check(model->ctx, model->path, request->prompt);
     if (!limits.host && !limits.device) return zoe_generate_counted(model, request, NULL, result, use);
     ZOE_TRY(zoe_plan_fit(model, request, &plan, budgets));

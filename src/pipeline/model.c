@@ -36,9 +36,12 @@ void zoe_folder_close(zoe_folder *folder) {
 }
 
 /* "cuda" or "cuda:N" */
-static int open_cuda(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_backend **out) {
+static bool is_cuda(const char *device) {
+    return device && strncmp(device, "cuda", 4) == 0 && (device[4] == 0 || device[4] == ':');
+}
+
+static int cuda_settings(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_plugin_settings *out) {
     zoe_plugin_settings settings = {.dtype = ZOE_BF16, .budget = vram, .largest_level = ctx->settings.cuda_level};
-    const zoe_plugin *plugin;
     if (device[4] == ':') {
         char *end;
         long number = strtol(device + 5, &end, 10);
@@ -50,6 +53,14 @@ static int open_cuda(zoe_context *ctx, const char *device, const char *dtype, in
         settings.dtype = ZOE_F32;
     else if (dtype && strcmp(dtype, "bf16") != 0)
         return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "dtype %s: expected f32 or bf16", dtype);
+    *out = settings;
+    return ZOE_OK;
+}
+
+static int open_cuda(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_backend **out) {
+    zoe_plugin_settings settings;
+    const zoe_plugin *plugin;
+    ZOE_TRY(cuda_settings(ctx, device, dtype, vram, &settings));
     ZOE_TRY(zoe_plugin_load(ctx, "cuda", &plugin));
     return plugin->create(ctx, &settings, out);
 }
@@ -63,8 +74,7 @@ int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, in
                             "dtype %s: the CPU computes in f32 (weights stay in the type of their file)", dtype);
         return zoe_cpu_backend_create(ctx, 0, out);
     }
-    if (strncmp(device, "cuda", 4) == 0 && (device[4] == 0 || device[4] == ':'))
-        return open_cuda(ctx, device, dtype, vram, out);
+    if (is_cuda(device)) return open_cuda(ctx, device, dtype, vram, out);
     return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "device %s: expected cpu, cuda or cuda:N", device);
 }
 
@@ -83,6 +93,21 @@ int zoe_offload_parse(zoe_context *ctx, const char *name, zoe_offload *out) {
     return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "offload %s: expected auto, none, model or block", name);
 }
 
+/* The books of a device that may not be there. */
+static int open_planned(zoe_context *ctx, const zoe_model_settings *s, zoe_backend **out) {
+    zoe_plugin_settings settings;
+    *out = NULL;
+    if (!is_cuda(s->device)) return zoe_backend_open(ctx, s->device, s->dtype, s->vram, out);
+    ZOE_TRY(cuda_settings(ctx, s->device, s->dtype, s->vram, &settings));
+    ZOE_TRY(zoe_plan_backend_create(ctx, settings.dtype, true, out));
+    (*out)->device_budget = s->vram;
+    return ZOE_OK;
+}
+
+static int open_backend(zoe_context *ctx, const zoe_model_settings *s, zoe_backend **out) {
+    return s->plan_only ? open_planned(ctx, s, out) : zoe_backend_open(ctx, s->device, s->dtype, s->vram, out);
+}
+
 /* Opens the folder on `be`, which the model then owns, or on the one that the settings name. */
 static int open_model(zoe_context *ctx, const char *dir, const zoe_model_settings *settings, zoe_backend *be,
                       zoe_model **out) {
@@ -98,7 +123,7 @@ static int open_model(zoe_context *ctx, const char *dir, const zoe_model_setting
     if (!model->path) ZOE_TRY_DONE(zoe_out_of_memory(ctx, strlen(dir), "path"));
     ZOE_TRY_DONE(zoe_folder_open(ctx, dir, settings->text_encoder, &folder));
     ZOE_TRY_DONE(zoe_family_find(&folder, &model->family));
-    if (!model->be) ZOE_TRY_DONE(zoe_backend_open(ctx, settings->device, settings->dtype, settings->vram, &model->be));
+    if (!model->be) ZOE_TRY_DONE(open_backend(ctx, settings, &model->be));
     ZOE_TRY_DONE(zoe_offload_parse(ctx, settings->offload, &model->be->weights.offload));
     ZOE_TRY_DONE(zoe_linear_policy_find(ctx, settings->linear, &linear));
     ZOE_TRY_DONE(model->family->open(model->be, &folder, &linear, &model->impl));

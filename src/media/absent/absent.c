@@ -37,21 +37,7 @@ int zoe_video_create(zoe_context *ctx, const char *path, const zoe_video_setting
     return refuse(ctx, path);
 }
 
-int zoe_clip_open(zoe_context *ctx, const char *path, zoe_clip **out) {
-    *out = NULL;
-    return refuse(ctx, path);
-}
-
-/* No clip or writer exists that the next ones could be called on. */
-int zoe_clip_next(zoe_clip *clip, zoe_picture *out) {
-    (void)clip, (void)out;
-    return ZOE_ERR_INTERNAL;
-}
-
-void zoe_clip_close(zoe_clip *clip) {
-    (void)clip;
-}
-
+/* No writer exists that the next three could be called on. */
 int zoe_video_write(zoe_video_writer *writer, const uint8_t *rgb) {
     (void)writer, (void)rgb;
     return ZOE_ERR_INTERNAL;
