@@ -140,6 +140,7 @@ typedef struct zoe_model_settings {
      * there; "model": a part is there as a whole or not at all; "block": its blocks come one by one; NULL: auto */
     const char *offload;
     const char *text_encoder; /* folder with text_encoder and tokenizer, for models published without; NULL: the model's */
+    int plan_only;            /* not 0: for zoe_plan_request() alone, which needs no device to be there */
 } zoe_model_settings;
 
 ZOE_API void zoe_model_settings_init(zoe_model_settings *settings);
