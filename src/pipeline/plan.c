@@ -107,7 +107,7 @@ int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_bud
 
 int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
     static const int parts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
-    zoe_limits limits = zoe_plan_limits(model);
+    zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
     int64_t before = INT64_MAX;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         int64_t host, device;
