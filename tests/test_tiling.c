@@ -2,6 +2,7 @@
  */
 #include "golden.h"
 
+#include "models/cogvideox/cogvideox_model.h"
 #include "models/ltx/ltx_model.h"
 #include "models/wan/wan_model.h"
 #include "pipeline/model.h"
@@ -121,6 +122,111 @@ static void ltx_095_frames(void **state) {
     ltx_frames("ltx095_t2v");
 }
 
+/* ---- the reference's tiles, as tests/reference/vae_tiling.py made them ---- */
+
+enum { ROW_STEP = 11, COLUMN_STEP = 9 };
+
+/* Latents as torch draws them with seed 11. */
+static zoe_tensor drawn_latents(golden *g, zoe_backend *be, const int64_t shape[4]) {
+    int64_t count = shape[0] * shape[1] * shape[2] * shape[3];
+    float *host = malloc((size_t)count * sizeof *host);
+    zoe_generator generator;
+    zoe_tensor t;
+    zoe_generator_seed(&generator, 11);
+    zoe_generator_normal(&generator, host, count);
+    golden_check(g, zoe_nn_from_host(be, &t, ZOE_F32, 4, shape, host));
+    free(host);
+    return t;
+}
+
+/* The first and the last frame, in steps of rows and columns, against the reference's. */
+static void compare_tiled(golden *g, const char *name, const film *f, int64_t width) {
+    char path[600];
+    int64_t count, at = 0, height = f->frame / width / 3;
+    snprintf(path, sizeof path, "%s/tiling/%s.safetensors", TEST_DATA, name);
+    golden_check(g, zoe_checkpoint_open(g->ctx, path, &g->expected));
+    const float *expected = golden_values(g->expected, "video", &count);
+    float *found = malloc((size_t)count * sizeof *found);
+    for (int64_t frame = 0; frame<f->count; frame += f->count> 1 ? f->count - 1 : 1)
+        for (int64_t y = 0; y < height; y += ROW_STEP)
+            for (int64_t x = 0; x < width; x += COLUMN_STEP, at += 3)
+                memcpy(found + at, f->values + frame * f->frame + (y * width + x) * 3, 3 * sizeof *found);
+    if (f->count == 1) memcpy(found + at, found, (size_t)at * sizeof *found), at *= 2;
+    assert_int_equal(at, count);
+    double error = golden_relative(found, expected, count);
+    print_message("%s: relative error %.1e\n", name, error);
+    assert_true(error <= 2e-5);
+    free(found);
+}
+
+static void wan_tiles(const char *name, int64_t height, int64_t width) {
+    golden g;
+    open_case(&g, name);
+    wan_model *m = g.model->impl;
+    const zoe_wan_vae_config *c = zoe_wan_vae_configuration(m->vae);
+    int64_t factor = zoe_wan_vae_space_factor(c);
+    zoe_tensor latents = drawn_latents(&g, m->be, (const int64_t[]){c->channels, 2, height, width});
+    film f = film_create(height * width * factor * factor * 3, 5);
+    golden_check(&g, zoe_wan_vae_decode(m->vae, &latents, &(zoe_tiling){.kind = ZOE_TILING_REFERENCE}, take_frame, &f));
+    compare_tiled(&g, name, &f, width * factor);
+    free(f.values);
+    golden_end(&g);
+}
+
+static void wan_21_tiles(void **state) {
+    (void)state;
+    wan_tiles("wan21_t2v", 34, 36);
+}
+
+static void wan_22_tiles(void **state) {
+    (void)state;
+    wan_tiles("wan22_ti2v_5b_t2v", 17, 30);
+}
+
+static void cogvideox_tiles(void **state) {
+    (void)state;
+    golden g;
+    open_case(&g, "cogvideox_x_long");
+    cogvideox_model *m = g.model->impl;
+    int64_t channels = zoe_cogvideox_vae_configuration(m->vae)->channels, height = 31, width = 48;
+    zoe_tensor latents = drawn_latents(&g, m->be, (const int64_t[]){3, channels, height, width});
+    film f = film_create(height * width * 64 * 3, 9);
+    golden_check(&g,
+                 zoe_cogvideox_vae_decode(m->vae, &latents, &(zoe_tiling){.kind = ZOE_TILING_REFERENCE}, take_frame, &f));
+    compare_tiled(&g, "cogvideox_x_long", &f, width * 8);
+    free(f.values);
+    golden_end(&g);
+}
+
+static void ltx_tiles(const char *name, int64_t frames, int64_t height, int64_t width) {
+    golden g;
+    open_case(&g, name);
+    ltx_model *m = g.model->impl;
+    int64_t channels = zoe_ltx_vae_configuration(m->vae)->channels;
+    zoe_generator generator;
+    zoe_generator_seed(&generator, 5);
+    zoe_tensor drawn = drawn_latents(&g, m->be, (const int64_t[]){channels, frames, height, width}), latents;
+    drawn = zoe_view_permute(&drawn, (const int[]){1, 2, 3, 0});
+    golden_check(&g, zoe_new_tensor(m->be, &latents, ZOE_F32, 4, drawn.shape));
+    golden_check(&g, zoe_op_copy(m->be, &latents, &drawn));
+    film f = film_create(height * width * 1024 * 3, 8 * (frames - 1) + 1);
+    golden_check(&g, zoe_ltx_vae_decode(m->vae, &latents, &generator, &(zoe_tiling){.kind = ZOE_TILING_REFERENCE},
+                                        take_frame, &f));
+    compare_tiled(&g, name, &f, width * 32);
+    free(f.values);
+    golden_end(&g);
+}
+
+static void ltx_090_tiles(void **state) {
+    (void)state;
+    ltx_tiles("ltx_t2v", 2, 17, 18);
+}
+
+static void ltx_095_tiles(void **state) {
+    (void)state;
+    ltx_tiles("ltx095_t2v", 1, 18, 17);
+}
+
 /* ---- requests ---- */
 
 static void make_request(golden *g, zoe_request *request) {
@@ -185,13 +291,12 @@ static void unknown_tiling_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wan_21_bands),
-        cmocka_unit_test(wan_22_bands),
-        cmocka_unit_test(ltx_090_frames),
-        cmocka_unit_test(ltx_091_frames),
-        cmocka_unit_test(ltx_095_frames),
-        cmocka_unit_test(budget_divides_frames),
-        cmocka_unit_test(unknown_tiling_is_refused),
+        cmocka_unit_test(wan_21_bands),          cmocka_unit_test(wan_22_bands),
+        cmocka_unit_test(ltx_090_frames),        cmocka_unit_test(ltx_091_frames),
+        cmocka_unit_test(ltx_095_frames),        cmocka_unit_test(wan_21_tiles),
+        cmocka_unit_test(wan_22_tiles),          cmocka_unit_test(cogvideox_tiles),
+        cmocka_unit_test(ltx_090_tiles),         cmocka_unit_test(ltx_095_tiles),
+        cmocka_unit_test(budget_divides_frames), cmocka_unit_test(unknown_tiling_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
