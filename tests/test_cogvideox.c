@@ -89,6 +89,9 @@ OTHER(cogvideox_x_learned)
 OTHER(cogvideox_x_still)
 OTHER(cogvideox15_x_even)
 OTHER(cogvideox15_x_picture)
+OTHER(cogvideox_x_sat_2b)
+OTHER(cogvideox_x_sat_5b)
+OTHER(cogvideox_x_sat_15)
 
 /* ---- published networks ---- */
 
@@ -184,6 +187,9 @@ int main(void) {
         cmocka_unit_test(cogvideox_x_still),
         cmocka_unit_test(cogvideox15_x_even),
         cmocka_unit_test(cogvideox15_x_picture),
+        cmocka_unit_test(cogvideox_x_sat_2b),
+        cmocka_unit_test(cogvideox_x_sat_5b),
+        cmocka_unit_test(cogvideox_x_sat_15),
         PUBLISHED(published_denoiser, "cogvideox-2b"),
         PUBLISHED(published_denoiser, "cogvideox-5b"),
         PUBLISHED(published_denoiser, "cogvideox-5b-i2v"),

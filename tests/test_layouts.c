@@ -3,6 +3,7 @@
 
 #include <float.h>
 
+#include "models/cogvideox/cogvideox_model.h"
 #include "models/wan/names.h"
 #include "models/wan/wan_model.h"
 #include "pipeline/model.h"
@@ -213,6 +214,106 @@ static void sizes_of_zero_are_refused(void **state) {
     zoe_checkpoint_close(ckpt);
 }
 
+/* ---- CogVideoX ---- */
+
+/* What the configuration of a published CogVideoX transformer says, its tensors tell too. */
+static void published_cogvideox(const char *network, bool stored_table) {
+    static const char *const dit = "model.diffusion_model.";
+    char path[512], file[64], name[160];
+    snprintf(path, sizeof path, "manifests/%s/config.json", network);
+    zoe_config config = open_config(path);
+    zoe_cogvideox_config a, b;
+    zoe_safetensors_writer *writer;
+    zoe_checkpoint *ckpt;
+    assert_int_equal(zoe_cogvideox_config_read(&config, &a), ZOE_OK);
+    int64_t width = a.heads * a.head_dim, cells = a.patch * a.patch * (a.patch_time ? a.patch_time : 1);
+    float *zeros = calloc((size_t)(width * 4096 + width * a.in_channels * cells), sizeof *zeros);
+    assert_non_null(zeros);
+    snprintf(file, sizeof file, "/tmp/zoe-layout-%d.safetensors", (int)getpid());
+    assert_int_equal(zoe_safetensors_create(context, file, &writer), ZOE_OK);
+#define ADD(rank, tensor, ...)                                                                                             \
+    (snprintf(name, sizeof name, "%s%s", dit, tensor),                                                                     \
+     assert_int_equal(zoe_safetensors_add(writer, name, ZOE_F32, rank, (const int64_t[]){__VA_ARGS__}, zeros), ZOE_OK))
+    if (a.patch_time)
+        ADD(2, "mixins.patch_embed.proj.weight", width, a.in_channels * cells);
+    else
+        ADD(4, "mixins.patch_embed.proj.weight", width, a.in_channels, a.patch, a.patch);
+    ADD(2, "mixins.patch_embed.text_proj.weight", width, a.text_dim);
+    ADD(2, "mixins.final_layer.linear.weight", a.out_channels * cells, width);
+    ADD(2, "time_embed.0.weight", a.time_dim, width);
+    if (a.ofs_dim) ADD(2, "ofs_embed.0.weight", a.ofs_dim, a.ofs_dim);
+    if (a.rotary) ADD(1, "mixins.pos_embed.freqs_cos", 1);
+    if (stored_table) ADD(1, "mixins.pos_embed.pos_embedding", 1);
+    for (int i = 0; i < a.layers; i++) {
+        char layer[80];
+        snprintf(layer, sizeof layer, "mixins.adaln_layer.query_layernorm_list.%d.weight", i);
+        ADD(1, layer, a.head_dim);
+    }
+#undef ADD
+    assert_int_equal(zoe_safetensors_finish(writer), ZOE_OK);
+    assert_int_equal(zoe_checkpoint_open(context, file, &ckpt), ZOE_OK);
+    unlink(file);
+    assert_int_equal(zoe_cogvideox_config_from_checkpoint(context, ckpt, &b), ZOE_OK);
+    if (a.patch_time) b.text_rows = a.text_rows; /* 224 for the authors, 226 in the other layout */
+    assert_memory_equal(&a, &b, sizeof a);
+    zoe_checkpoint_close(ckpt);
+    zoe_config_free(&config);
+    free(zeros);
+}
+
+static void cogvideox_sizes(void **state) {
+    (void)state;
+    published_cogvideox("cogvideox-2b", true);
+    published_cogvideox("cogvideox-5b", false);
+    published_cogvideox("cogvideox-5b-i2v", true);
+    published_cogvideox("cogvideox1.5-5b", false);
+    published_cogvideox("cogvideox1.5-5b-i2v", false);
+}
+
+static void cogvideox_autoencoder(void **state) {
+    (void)state;
+    zoe_checkpoint *ckpt = open_file("layouts/cogvideox_x_sat_2b/vae/3d-vae.pt");
+    zoe_config config = open_config("cases/cogvideox_x_sat_2b/model/vae/config.json");
+    zoe_cogvideox_vae_config a, b;
+    assert_int_equal(zoe_cogvideox_vae_config_read(&config, &a), ZOE_OK);
+    assert_int_equal(zoe_cogvideox_vae_config_from_checkpoint(context, ckpt, &b), ZOE_OK);
+    assert_memory_equal(a.widths, b.widths, sizeof a.widths);
+    assert_true(a.channels == b.channels && a.resnets == b.resnets && a.groups == b.groups && a.eps == b.eps);
+    zoe_config_free(&config);
+    zoe_checkpoint_close(ckpt);
+}
+
+/* Opening a copy of a layout of which something is missing or changed. */
+static void cogvideox_refuses(const char *left_out, const char *added, const char *part) {
+    static const char *const parts[] = {"vae", "transformer", "t5-v1_1-xxl"};
+    char folder[64], from[600], to[128];
+    zoe_model *model;
+    test_folder_create(folder);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (strcmp(parts[i], left_out) == 0) continue;
+        snprintf(from, sizeof from, "%s/layouts/cogvideox_x_sat_5b/%s", TEST_DATA, parts[i]);
+        snprintf(to, sizeof to, "%s/%s", folder, parts[i]);
+        assert_int_equal(symlink(from, to), 0);
+    }
+    if (added) {
+        snprintf(from, sizeof from, "%s/cases/cogvideox_x_sat_5b/model/transformer", TEST_DATA);
+        snprintf(to, sizeof to, "%s/%s", folder, added);
+        assert_int_equal(symlink(from, to), 0);
+    }
+    assert_true(zoe_model_open(context, folder, NULL, &model) < 0);
+    if (!strstr(zoe_context_error(context), part)) fail_msg("\"%s\" lacks \"%s\"", zoe_context_error(context), part);
+    test_folder_remove(folder);
+}
+
+static void cogvideox_parts(void **state) {
+    (void)state;
+    cogvideox_refuses("transformer", NULL, "no folder transformer");
+    cogvideox_refuses("t5-v1_1-xxl", NULL, "--text-encoder DIR");
+    cogvideox_refuses("", "transformer_t2v", "two models");
+    cogvideox_refuses("transformer", "transformer", "a file named latest");
+    cogvideox_refuses("vae", NULL, "vae/3d-vae.pt");
+}
+
 #define LAYOUT(name)                                                                                                       \
     { "layouts agree: " name, layouts_agree, NULL, NULL, (void *)(uintptr_t)name }
 
@@ -222,10 +323,16 @@ int main(void) {
         LAYOUT("wan_t2v_experts"),
         LAYOUT("wan_flf2v_tall"),
         LAYOUT("wan_ti2v"),
+        LAYOUT("cogvideox_x_sat_2b"),
+        LAYOUT("cogvideox_x_sat_5b"),
+        LAYOUT("cogvideox_x_sat_15"),
         LAYOUT("ltx_x_first/model.safetensors"),
         LAYOUT("ltx_x_second/model.safetensors"),
         LAYOUT("ltx_x_end/model.safetensors"),
         cmocka_unit_test_setup_teardown(autoencoder_sizes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(cogvideox_sizes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(cogvideox_autoencoder, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(cogvideox_parts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(text_encoder_sizes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_files_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(sizes_of_zero_are_refused, set_up, tear_down),

@@ -17,10 +17,10 @@ static void add_tensors(json_t *header, const char *network, const zoe_alias *na
     list rows = read_manifest(network);
     for (size_t i = 0; i < rows.count; i++) {
         char other[256];
-        int index, parts;
+        zoe_part part;
         int64_t count = 2;
         json_t *shape = json_array();
-        assert_non_null(zoe_alias_next(names, rows.rows[i].name, other, sizeof other, &index, &parts));
+        assert_non_null(zoe_alias_next(names, rows.rows[i].name, other, sizeof other, &part));
         for (const char *axis = rows.rows[i].shape; *axis; axis += *axis == 'x') {
             char *end;
             long long size = strtoll(axis, &end, 10);

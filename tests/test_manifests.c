@@ -21,12 +21,12 @@ static int by_original(const void *a, const void *b) {
 /* Does an alias table, or the name itself, lead to the original name "other" or "other@part/parts"? */
 static bool leads_to(const zoe_alias *aliases, const char *name, const char *original) {
     char other[TEXT], full[TEXT + 16];
-    int index = 0, parts = 1;
+    zoe_part part;
     bool any = false;
-    while ((aliases = zoe_alias_next(aliases, name, other, sizeof other, &index, &parts))) {
+    while ((aliases = zoe_alias_next(aliases, name, other, sizeof other, &part))) {
         any = true;
-        if (parts > 1)
-            snprintf(full, sizeof full, "%s@%d/%d", other, index, parts);
+        if (part.of > 1)
+            snprintf(full, sizeof full, "%s@%d/%d", other, part.first, part.of);
         else
             snprintf(full, sizeof full, "%s", other);
         if (strcmp(full, original) == 0) return true;

@@ -66,8 +66,8 @@ static void reads_dictionaries(void **state) {
 
 static void reads_state_dictionaries(void **state) {
     (void)state;
-    static const char *const files[] = {FILES "ordered.pth", FILES "wrapped.pth"};
-    for (int i = 0; i < 2; i++) { /* the second one with "module." in front of every name */
+    static const char *const files[] = {FILES "ordered.pth", FILES "wrapped.pth", FILES "training.pth"};
+    for (int i = 0; i < 3; i++) { /* the second one with "module." in front of every name, the third within another */
         zoe_checkpoint *ckpt;
         assert_ok(ctx, zoe_checkpoint_open(ctx, files[i], &ckpt));
         assert_int_equal(zoe_checkpoint_count(ckpt), 7);

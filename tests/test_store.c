@@ -113,6 +113,23 @@ static void placement_changes_no_bit(void **state) {
     close_fixture(&f);
 }
 
+/* Tensors that the file has in parts of larger ones, also in two halves apart, arrive as if they stood alone. */
+static void parts_of_tensors(void **state) {
+    (void)state;
+    fixture whole, parts;
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT];
+    open_fixture(&whole, TEST_DATA "/cases/cogvideox_x_sat_5b/model");
+    open_fixture(&parts, TEST_DATA "/layouts/cogvideox_x_sat_5b");
+    whole.request.frames = parts.request.frames = 9;
+    parts.expected = run(&whole, NULL, use, &parts.count);
+    expect_same(&parts, NULL, use);
+    spread(budgets, 1, 1);
+    expect_same(&parts, budgets, use);
+    close_fixture(&whole);
+    close_fixture(&parts);
+}
+
 /* Plan and run under the same budgets. */
 static void compare_plan(fixture *f, const zoe_phase_budget *budgets) {
     zoe_plan plan;
@@ -156,6 +173,7 @@ static void plan_is_what_the_device_takes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(placement_changes_no_bit),
+        cmocka_unit_test(parts_of_tensors),
         cmocka_unit_test(plan_is_what_the_device_takes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,7 +21,7 @@ typedef enum value_kind {
     KIND_TENSOR,
 } value_kind;
 
-typedef enum callable { CALL_TENSOR, CALL_PARAMETER, CALL_DICT, CALL_STORAGE } callable;
+typedef enum callable { CALL_TENSOR, CALL_PARAMETER, CALL_DICT, CALL_STORAGE, CALL_PLAIN } callable;
 
 /* What may be named. Storages differ by the type of their elements. */
 static const struct {
@@ -32,6 +32,8 @@ static const struct {
     {"torch._utils", "_rebuild_tensor_v2", CALL_TENSOR, ZOE_F32},
     {"torch._utils", "_rebuild_parameter", CALL_PARAMETER, ZOE_F32},
     {"collections", "OrderedDict", CALL_DICT, ZOE_F32},
+    {"torch", "Size", CALL_PLAIN, ZOE_F32}, /* collections that describe no tensor */
+    {"__builtin__", "set", CALL_PLAIN, ZOE_F32},
     {"torch", "FloatStorage", CALL_STORAGE, ZOE_F32},
     {"torch", "BFloat16Storage", CALL_STORAGE, ZOE_BF16},
     {"torch", "HalfStorage", CALL_STORAGE, ZOE_F16},
@@ -306,6 +308,8 @@ static int reduce(machine *m) {
     case CALL_DICT:
         if (VALUE(m, arguments)->chain.count) return bad(m, "an ordered dictionary made from something else");
         return push_chain(m, KIND_DICT);
+    case CALL_PLAIN: /* ((...),) or ([...],) */
+        return push_chain(m, KIND_TUPLE);
     default:
         return bad(m, "a storage that is called");
     }
@@ -489,7 +493,19 @@ static int describe(machine *m, zoe_pickle_text name, const value *from, zoe_pic
     return numbers(m, from->tensor.stride, (int)rank, out->stride);
 }
 
+/* Training programs put the tensors into a dictionary of their own, beside the state of the training. */
+static uint32_t inner_dictionary(const machine *m, uint32_t root) {
+    static const char *const names[] = {"module", "state_dict", "model"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        for (uint32_t at = VALUE(m, root)->chain.first; at != NOTHING; at = LINK(m, at)->next) {
+            const value *key = VALUE(m, LINK(m, at)->key), *entry = VALUE(m, LINK(m, at)->item);
+            if (key->kind == KIND_TEXT && same(key->text, names[i]) && entry->kind == KIND_DICT) return LINK(m, at)->item;
+        }
+    return root;
+}
+
 static int visit_all(machine *m, uint32_t root, int (*visit)(void *, const zoe_pickle_tensor *), void *user) {
+    if (VALUE(m, root)->kind == KIND_DICT) root = inner_dictionary(m, root);
     if (VALUE(m, root)->kind != KIND_DICT)
         return zoe_fail(m->ctx, ZOE_ERR_UNSUPPORTED, "%s holds no dictionary of tensors", m->path);
     for (uint32_t at = VALUE(m, root)->chain.first; at != NOTHING; at = LINK(m, at)->next) {

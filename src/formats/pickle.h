@@ -23,7 +23,8 @@ typedef struct zoe_pickle_tensor {
 
 /*
  * Reads a pickled dictionary of tensors and calls `visit` for each, in their order; a failing visit ends the reading.
- * Entries that are no tensors are passed over. `path` is for error texts.
+ * Entries that are no tensors are passed over. Where one of them is a dictionary "module", "state_dict" or "model", as
+ * training programs write it, that one is read instead. `path` is for error texts.
  */
 int zoe_pickle_read(zoe_context *ctx, const char *path, const void *data, size_t size,
                     int (*visit)(void *user, const zoe_pickle_tensor *tensor), void *user);

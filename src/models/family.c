@@ -1,7 +1,9 @@
 #include "models/family.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "models/cogvideox/cogvideox.h"
 #include "models/ltx/ltx.h"
@@ -30,8 +32,8 @@ int zoe_family_find(const zoe_folder *folder, const zoe_family **out) {
             folder->path, class);
     return zoe_fail(
         folder->ctx, ZOE_ERR_FORMAT,
-        "%s is no model folder that is known here: expected model_index.json (diffusers layout), or config.json with "
-        "Wan2.1_VAE.pth or Wan2.2_VAE.pth (Wan-AI's own layout)",
+        "%s is no model folder that is known here: expected model_index.json (diffusers layout), config.json with "
+        "Wan2.1_VAE.pth or Wan2.2_VAE.pth (Wan-AI's own layout), or vae/3d-vae.pt (CogVideoX' own, SAT)",
         folder->path);
 }
 
@@ -90,13 +92,20 @@ int zoe_part_open(const zoe_folder *folder, const char *name, zoe_config *config
     return status;
 }
 
+static bool holds(const zoe_folder *folder, const char *name) {
+    char path[PATH_MAX]; /* the system knows no longer ones */
+    int length = snprintf(path, sizeof path, "%s/%s", folder->path, name);
+    return length > 0 && (size_t)length < sizeof path && access(path, F_OK) == 0;
+}
+
 int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *aliases, zoe_weight_form form,
                   zoe_tokenizer **tokenizer, zoe_checkpoint **ckpt, zoe_t5 **text) {
     zoe_config config = {0};
     zoe_t5_config t5;
     const zoe_folder home = {.ctx = folder->ctx, .path = folder->text ? folder->text : folder->path};
-    int status = zoe_part_tokenizer(&home, "tokenizer", tokenizer);
-    if (status == ZOE_OK) status = zoe_part_open(&home, "text_encoder", &config, ckpt);
+    bool flat = holds(&home, "spiece.model") && holds(&home, "config.json");
+    int status = zoe_part_tokenizer(&home, flat ? "." : "tokenizer", tokenizer);
+    if (status == ZOE_OK) status = zoe_part_open(&home, flat ? "." : "text_encoder", &config, ckpt);
     if (status == ZOE_OK) status = zoe_t5_config_read(&config, &t5);
     if (status == ZOE_OK) status = zoe_t5_create(be, &t5, *ckpt, aliases, form, text);
     zoe_config_free(&config);

@@ -134,7 +134,8 @@ int zoe_part_tokenizer(const zoe_folder *folder, const char *name, zoe_tokenizer
 /* The forms of random weights that the settings' dtype and linear ask for. */
 int zoe_bench_policy(zoe_context *ctx, const zoe_bench_settings *settings, zoe_linear_policy *out);
 
-/* Tokenizer and T5 text encoder of a diffusers folder. What was opened before a failure is the caller's to close too. */
+/* Tokenizer and T5 text encoder of a diffusers folder, or of a folder that is both. What was opened before a failure is the
+ * caller's to close too. */
 int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *aliases, zoe_weight_form form,
                   zoe_tokenizer **tokenizer, zoe_checkpoint **ckpt, zoe_t5 **text);
 

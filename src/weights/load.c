@@ -101,12 +101,20 @@ static bool next_piece(zoe_loader *loader, piece *p, job **j) {
 
 /* Rows of the file at `to`, or drawn. */
 static bool get_rows(const zoe_loader *loader, const zoe_item *it, void *to, int64_t row, int64_t rows) {
-    size_t size = row_bytes(it), skip = (size_t)it->skip * zoe_dtype_size(zoe_item_source(it));
+    const zoe_checkpoint *ckpt = loader->weights->ckpt;
+    size_t element = zoe_dtype_size(zoe_item_source(it)), skip = (size_t)it->skip * element;
+    size_t start = (size_t)row * row_bytes(it), bytes = (size_t)rows * row_bytes(it), before = bytes;
     if (!it->entry) {
         zoe_item_draw(it, to, row, rows);
         return true;
     }
-    return zoe_checkpoint_read(loader->weights->ckpt, it->entry, skip + (size_t)row * size, to, (size_t)rows * size);
+    if (it->gap) {
+        size_t half = (size_t)(zoe_item_count(it) / 2) * element;
+        before = start >= half ? 0 : start + bytes <= half ? bytes : half - start;
+    }
+    if (before && !zoe_checkpoint_read(ckpt, it->entry, skip + start, to, before)) return false;
+    return before == bytes || zoe_checkpoint_read(ckpt, it->entry, skip + start + before + (size_t)it->gap * element,
+                                                  (char *)to + before, bytes - before);
 }
 
 /* The scale for all of a matrix, which its rows wait for: a pass of its own over the file. */

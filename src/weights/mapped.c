@@ -2,6 +2,8 @@
  * Units on the processor: what can be used as the file has it is used where the file is mapped, the rest is copied into
  * the unit's blob. Blocks that do not stay leave as mapped pages, and the next one's pages are asked for early.
  */
+#include <string.h>
+
 #include "weights/parts.h"
 #include "weights/quantise.h"
 
@@ -11,13 +13,19 @@ static int fill_item(zoe_weights *weights, const zoe_item *it, void *to) {
     zoe_dtype dtype = zoe_item_source(it);
     zoe_tensor form = zoe_item_over(it, to);
     size_t size = zoe_dtype_size(dtype);
-    void *drawn = NULL;
+    void *fresh = NULL; /* numbers that do not lie in the file as they are wanted */
     const char *source = it->entry ? (const char *)it->entry->data + (size_t)it->skip * size : NULL;
-    if (!it->entry) {
-        drawn = zoe_alloc(ctx, (size_t)count * size + 1);
-        if (!drawn) return zoe_out_of_memory(ctx, (size_t)count * size, it->name);
-        zoe_item_draw(it, drawn, 0, rows);
-        source = drawn;
+    if (!it->entry || it->gap) {
+        size_t half = (size_t)(count / 2) * size;
+        fresh = zoe_alloc(ctx, (size_t)count * size + 1);
+        if (!fresh) return zoe_out_of_memory(ctx, (size_t)count * size, it->name);
+        if (!it->entry) {
+            zoe_item_draw(it, fresh, 0, rows);
+        } else {
+            memcpy(fresh, source, half);
+            memcpy((char *)fresh + half, source + half + (size_t)it->gap * size, half);
+        }
+        source = fresh;
     }
     if (form.dtype == ZOE_F4_E2M1) *zoe_quantised_global(&form) = zoe_quantise_global(source, dtype, count);
     int64_t bad = -1;
@@ -31,7 +39,7 @@ static int fill_item(zoe_weights *weights, const zoe_item *it, void *to) {
     } else {
         bad = zoe_item_fill(it, to, source, 0, rows);
     }
-    zoe_free(ctx, drawn);
+    zoe_free(ctx, fresh);
     return bad < 0 ? ZOE_OK : zoe_item_not_finite(weights, it, bad);
 }
 

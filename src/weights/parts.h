@@ -12,6 +12,7 @@ typedef struct zoe_item {
     int64_t shape[ZOE_MAX_RANK]; /* as in the checkpoint */
     const zoe_entry *entry;      /* NULL for random weights */
     int64_t skip;                /* elements of the entry before this part of it */
+    int64_t gap;                 /* and, of a part in two halves, between these */
     zoe_tensor form;             /* once loaded; without data */
     bool mapped;                 /* used where the file is mapped */
     size_t offset;               /* in its unit's blob, unless mapped */

@@ -57,27 +57,27 @@ static bool append(char *out, size_t size, size_t *used, const char *text, size_
 
 /* Writes a row's other name with the digits that matched; false if it does not fit. */
 static bool expand(const zoe_alias *alias, const char *const digits[4], const size_t lengths[4], const char *rest,
-                   char *other, size_t size, int *index, int *parts) {
+                   char *other, size_t size, zoe_part *part) {
     size_t used = 0;
     int star = 0;
     const char *p = alias->other;
-    *index = 0, *parts = 1;
+    *part = (zoe_part){0, -1, 1};
     for (; *p && *p != '@'; p++) {
         bool ok = *p == '*' ? append(other, size, &used, digits[star], lengths[star]) : append(other, size, &used, p, 1);
         if (!ok) return false;
         star += *p == '*';
     }
-    if (*p == '@' && sscanf(p, "@%d/%d", index, parts) != 2) return false;
+    if (*p == '@' && sscanf(p, "@%d/%d", &part->first, &part->of) != 2 &&
+        sscanf(p, "@%d+%d/%d", &part->first, &part->second, &part->of) != 3)
+        return false;
     return append(other, size, &used, rest, strlen(rest));
 }
 
-const zoe_alias *zoe_alias_next(const zoe_alias *aliases, const char *name, char *other, size_t size, int *index,
-                                int *parts) {
+const zoe_alias *zoe_alias_next(const zoe_alias *aliases, const char *name, char *other, size_t size, zoe_part *part) {
     for (const zoe_alias *alias = aliases; alias && alias->name; alias++) {
         const char *digits[4], *rest;
         size_t lengths[4];
-        if (match(alias->name, name, digits, lengths, &rest) &&
-            expand(alias, digits, lengths, rest, other, size, index, parts))
+        if (match(alias->name, name, digits, lengths, &rest) && expand(alias, digits, lengths, rest, other, size, part))
             return alias + 1;
     }
     return NULL;

@@ -75,50 +75,51 @@ int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims
 /* ---- checking ---- */
 
 /* Leading axes of one do not count: some files keep a batch axis on single tensors. */
-static bool same_shape(const zoe_item *it, const zoe_entry *entry, int parts) {
-    int extra = 0;
+static bool same_shape(const zoe_item *it, const zoe_entry *entry, zoe_part part) {
+    int extra = 0, taken = part.second < 0 ? 1 : 2;
     while (entry->rank - extra > it->rank && entry->shape[extra] == 1) extra++;
     if (entry->rank - extra != it->rank) return false;
     for (int i = 0; i < it->rank; i++)
-        if (entry->shape[extra + i] != it->shape[i] * (i == 0 ? parts : 1)) return false;
+        if (entry->shape[extra + i] * (i == 0 ? taken : 1) != it->shape[i] * (i == 0 ? part.of : 1)) return false;
     return true;
 }
 
 /* As zoe_weights_find(), with the part of the tensor that an alias names. */
-static const zoe_entry *find_part(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name, int *index,
-                                  int *parts) {
+static const zoe_entry *find_part(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name, zoe_part *part) {
     char other[256];
     const zoe_entry *entry = zoe_checkpoint_find(ckpt, name);
-    *index = 0, *parts = 1;
-    while (!entry && (aliases = zoe_alias_next(aliases, name, other, sizeof other, index, parts)))
+    *part = (zoe_part){0, -1, 1};
+    while (!entry && (aliases = zoe_alias_next(aliases, name, other, sizeof other, part)))
         entry = zoe_checkpoint_find(ckpt, other);
     return entry;
 }
 
 const zoe_entry *zoe_weights_find(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name) {
-    int index, parts;
-    return find_part(ckpt, aliases, name, &index, &parts);
+    zoe_part part;
+    return find_part(ckpt, aliases, name, &part);
 }
 
 /* Finds an item's entry under its own name or an alias; writes what is wrong, or nothing, into `problem`. */
 static void resolve(zoe_weights *weights, zoe_item *it, char *problem, size_t size) {
     char expected[96], found[96];
-    int index, parts;
+    zoe_part part;
     problem[0] = 0;
-    it->entry = find_part(weights->ckpt, weights->aliases, it->name, &index, &parts);
+    it->entry = find_part(weights->ckpt, weights->aliases, it->name, &part);
     if (!it->entry) {
         snprintf(problem, size, "%s is missing", it->name);
         return;
     }
     zoe_shape_text(expected, sizeof expected, it->rank, it->shape);
     zoe_shape_text(found, sizeof found, it->entry->rank, it->entry->shape);
-    if (!same_shape(it, it->entry, parts))
+    if (!same_shape(it, it->entry, part))
         snprintf(problem, size, "%s has shape %s, expected %s%s", it->entry->name, found, expected,
-                 parts > 1 ? " in each of its parts" : "");
+                 part.of > 1 ? " in each of its parts" : "");
     else if (!zoe_dtype_is_float(it->entry->dtype))
         snprintf(problem, size, "%s has dtype %s, expected F32, BF16, F16 or F64", it->entry->name,
                  zoe_dtype_name(it->entry->dtype));
-    it->skip = index * zoe_item_count(it);
+    int64_t count = part.second < 0 ? zoe_item_count(it) : zoe_item_count(it) / 2;
+    it->skip = part.first * count;
+    it->gap = part.second < 0 ? 0 : (part.second - part.first - 1) * count;
 }
 
 static int resolve_all(zoe_weights *weights) {
@@ -148,7 +149,7 @@ static const void *item_data(const zoe_item *it) {
 
 static bool usable_in_place(const zoe_weights *weights, const zoe_item *it) {
     if (it->kind == ZOE_SLOT_TABLE) return true;
-    if (!it->entry || it->kind == ZOE_SLOT_CONV || !weights->be->ops->host_memory) return false;
+    if (!it->entry || it->gap || it->kind == ZOE_SLOT_CONV || !weights->be->ops->host_memory) return false;
     return zoe_item_verbatim(it) && (uintptr_t)item_data(it) % zoe_dtype_size(it->entry->dtype) == 0;
 }
 
@@ -246,7 +247,8 @@ const char *zoe_weights_find_nonfinite(const zoe_weights *weights) {
     if (weights->ckpt && zoe_checkpoint_intact(weights->ckpt) < 0) return NULL;
     for (size_t i = 0; i < weights->count; i++) {
         const zoe_item *it = &weights->items[i];
-        if (it->entry && zoe_first_nonfinite(item_data(it), it->entry->dtype, zoe_item_count(it)) >= 0)
+        /* Of an item in two parts what lies between them is looked at, too: it belongs to the same tensor. */
+        if (it->entry && zoe_first_nonfinite(item_data(it), it->entry->dtype, zoe_item_count(it) + it->gap) >= 0)
             return it->entry->name;
     }
     return NULL;

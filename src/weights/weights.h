@@ -38,7 +38,7 @@ typedef int64_t zoe_dims[26]; /* by letter: dims[letter - 'A'] */
 /*
  * Another name for tensors: every '*' in `name` matches digits, which replace the '*'s of `other` in order. Names match
  * whole or up to a dot ("attn.to_q" covers "attn.to_q.weight"). `other` may end in "@i/n": the i-th of n equal parts of
- * its first axis. A row without a name ends the table.
+ * its first axis; or in "@i+j/n": the i-th and a later one. A row without a name ends the table.
  */
 typedef struct zoe_alias {
     const char *name, *other;

@@ -47,14 +47,20 @@ def text_encoder():
 
 def cogvideox(a):
     picture, second = a.variant.endswith("i2v"), a.variant.startswith("cogvideox15")
+    scale = 0.7
+    if a.sat:  # as published, where the authors' layout leaves it open
+        a.sample, a.sample_frames = ((300, 300), 81) if second else ((90, 60), 49)
+        scale = 1.15258426 if a.variant == "cogvideox-2b" else 0.7
     transformer = diffusers.CogVideoXTransformer3DModel(
+        max_text_seq_length=224 if a.sat and second else 226,
         num_attention_heads=3, attention_head_dim=16, num_layers=2, in_channels=8 if picture else 4, out_channels=4,
         time_embed_dim=16, text_embed_dim=24, sample_width=a.sample[0], sample_height=a.sample[1], sample_frames=a.sample_frames,
         patch_size_t=2 if second else None, patch_bias=not second, ofs_embed_dim=16 if second and picture else None,
         use_rotary_positional_embeddings=a.variant != "cogvideox-2b",
         use_learned_positional_embeddings=a.variant == "cogvideox-5b-i2v")
     vae = diffusers.AutoencoderKLCogVideoX(
-        block_out_channels=(4, 8, 8, 12), layers_per_block=2, latent_channels=4, norm_num_groups=2, scaling_factor=0.7,
+        block_out_channels=(4, 8, 8, 12), layers_per_block=2, latent_channels=4, norm_num_groups=4 if a.sat else 2,
+        scaling_factor=scale,
         invert_scale_latents=second and picture)
     kind = diffusers.CogVideoXDDIMScheduler if a.scheduler == "ddim" else diffusers.CogVideoXDPMScheduler
     scheduler = kind(
@@ -206,6 +212,7 @@ def compute(a, case, call):
         settings.update(decode_timestep=0.05, decode_noise_scale=0.025)
     if a.variant in COGVIDEOX:
         settings["use_dynamic_cfg"] = a.scheduler == "dpm"
+        settings["max_sequence_length"] = pipeline.transformer.config.max_text_seq_length
     torch.randn, torch.randn_like = randn, lambda tensor: randn(tensor.shape, dtype=tensor.dtype)
     tokens = a.size[0] // 32 * (a.size[1] // 32) * ((a.frames - 1) // 8 + 1)
     call_pipeline = lambda **more: pipeline(**settings, **more, generator=generator, callback_on_step_end=after_step).frames
@@ -273,6 +280,7 @@ def parse(arguments):
     p.add_argument("--frames", type=int, default=9)
     p.add_argument("--fps", type=int, default=25)
     p.add_argument("--sample", type=wan_case.size, default=(6, 4), help="latent size that CogVideoX's positions are made for")
+    p.add_argument("--sat", action="store_true", help="sizes that CogVideoX' authors' own layout can tell")
     p.add_argument("--published", action="store_true", help="an autoencoder of the published structure")
     p.add_argument("--sample-frames", type=int, default=9)
     p.add_argument("--image", type=wan_case.size)

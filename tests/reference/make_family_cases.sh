@@ -57,3 +57,9 @@ make ltx_x_clip --variant ltx-0.9.5 --model ltx_x_end --size 32x32 --frames 25 -
 make ltx_x_passes --variant ltx-0.9.5 --model ltx_x_end --size 64x64 --frames 9 --steps 3 --upsampler 5,0.4,0,0 --seed 53
 make ltx_x_passes_given --variant ltx-0.9.5 --model ltx_x_end --size 128x64 --frames 9 --steps 2 --guidance 1 \
     --upsampler 4,0.75,0.7,0.6 --condition 61x40x1@0:1 --condition 50x33x1@8:0.5 --condition-noise 0.1 --seed 54
+
+# CogVideoX in its authors' own layout.
+make cogvideox_x_sat_2b --variant cogvideox-2b --sat --size 32x32 --frames 9 --steps 2 --seed 61
+make cogvideox_x_sat_5b --variant cogvideox-5b --sat --size 48x32 --frames 9 --steps 2 --seed 62
+make cogvideox_x_sat_15 --variant cogvideox15-i2v --sat --size 32x48 --frames 9 --image 31x50 --steps 2 --seed 63
+for name in cogvideox_x_sat_2b cogvideox_x_sat_5b cogvideox_x_sat_15; do layout $name sat_layout.py; done

@@ -58,6 +58,7 @@ def pth():
             parameter.fill_(0.5)
     torch.save(model.state_dict(), OUT / "ordered.pth")
     torch.save(collections.OrderedDict(("module." + k, v) for k, v in model.state_dict().items()), OUT / "wrapped.pth")
+    torch.save({"module": model.state_dict(), "shapes": [ramp.shape], "names": {"a", "b"}, "x": ramp}, OUT / "training.pth")
     torch.save({"x": ramp.reshape(4, 6).t()}, OUT / "strided.pth")
     torch.save({"x": model}, OUT / "object.pth")
     torch.save(ramp, OUT / "alone.pth")

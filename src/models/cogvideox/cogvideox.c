@@ -10,7 +10,8 @@
 
 static bool recognises(const zoe_folder *folder) {
     const char *class = folder->index.root ? json_string_value(json_object_get(folder->index.root, "_class_name")) : NULL;
-    return class && (strcmp(class, "CogVideoXPipeline") == 0 || strcmp(class, "CogVideoXImageToVideoPipeline") == 0);
+    if (class) return strcmp(class, "CogVideoXPipeline") == 0 || strcmp(class, "CogVideoXImageToVideoPipeline") == 0;
+    return zoe_cogvideox_is_original(folder);
 }
 
 /* Pixels that a size is a multiple of. */

@@ -35,6 +35,11 @@ typedef struct cogvideox_model {
 int zoe_cogvideox_open(zoe_backend *be, const zoe_folder *folder, const zoe_linear_policy *linear, void **model);
 void zoe_cogvideox_close(void *model);
 
+/* ---- the authors' own layout (layout.c) ---- */
+
+bool zoe_cogvideox_is_original(const zoe_folder *folder);
+int zoe_cogvideox_open_original(cogvideox_model *m, const zoe_folder *folder, const zoe_linear_policy *linear);
+
 int zoe_cogvideox_bench(zoe_backend *be, const zoe_config *config, const zoe_bench_settings *settings,
                         zoe_bench_task *task);
 

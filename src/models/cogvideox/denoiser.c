@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "models/cogvideox/names.h"
+
 /* Rows of the MLP's hidden layer computed at a time. */
 #define FFN_ROWS 4096
 #define QK_EPS   1e-6f
@@ -116,7 +118,7 @@ int zoe_cogvideox_denoiser_create(zoe_backend *be, const zoe_cogvideox_config *c
     d->config = *config;
     d->width = config->heads * config->head_dim;
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(be->ctx, d->blocks, config->layers));
-    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", NULL, form, &d->weights));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "denoiser", zoe_cogvideox_denoiser_aliases, form, &d->weights));
     ZOE_TRY_DONE(bind(d));
     *out = d;
     return ZOE_OK;

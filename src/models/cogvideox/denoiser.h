@@ -26,6 +26,9 @@ typedef struct zoe_cogvideox_config {
 /* From a diffusers config.json. */
 int zoe_cogvideox_config_read(const zoe_config *config, zoe_cogvideox_config *out);
 
+/* Of a checkpoint of the authors' own layout, which has no configuration: as its tensors tell. */
+int zoe_cogvideox_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, zoe_cogvideox_config *out);
+
 /* Latent frames and video tokens of `sample_frames` frames of the sample size. */
 int64_t zoe_cogvideox_sample_latents(const zoe_cogvideox_config *config);
 int64_t zoe_cogvideox_sample_tokens(const zoe_cogvideox_config *config);

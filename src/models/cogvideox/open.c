@@ -70,14 +70,19 @@ static void set_defaults(cogvideox_model *m) {
 
 static int open_parts(cogvideox_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
     const char *class = "";
-    m->path = zoe_strdup(folder->ctx, folder->path);
-    if (!m->path) return zoe_out_of_memory(folder->ctx, strlen(folder->path), "path");
     ZOE_TRY(zoe_config_text(&folder->index, "_class_name", &class));
     m->joins_image = strcmp(class, "CogVideoXImageToVideoPipeline") == 0;
     ZOE_TRY(read_schedule(m, folder));
     ZOE_TRY(zoe_part_text(folder, m->be, NULL, linear->text, &m->tokenizer, &m->text_ckpt, &m->text));
     ZOE_TRY(open_denoiser(m, folder, linear->denoiser));
-    ZOE_TRY(open_vae(m, folder));
+    return open_vae(m, folder);
+}
+
+static int open_all(cogvideox_model *m, const zoe_folder *folder, const zoe_linear_policy *linear) {
+    m->path = zoe_strdup(folder->ctx, folder->path);
+    if (!m->path) return zoe_out_of_memory(folder->ctx, strlen(folder->path), "path");
+    ZOE_TRY(zoe_cogvideox_is_original(folder) ? zoe_cogvideox_open_original(m, folder, linear)
+                                              : open_parts(m, folder, linear));
     ZOE_TRY(check_parts(m));
     set_defaults(m);
     return ZOE_OK;
@@ -88,7 +93,7 @@ int zoe_cogvideox_open(zoe_backend *be, const zoe_folder *folder, const zoe_line
     *model = NULL;
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, m, 1));
     m->be = be;
-    int status = open_parts(m, folder, linear);
+    int status = open_all(m, folder, linear);
     if (status < 0)
         zoe_cogvideox_close(m);
     else

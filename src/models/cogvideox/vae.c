@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "models/cogvideox/names.h"
 #include "models/cogvideox/vae_blocks.h"
 
 static const int cube[3] = {3, 3, 3}, in_frame[3] = {0, 3, 3};
@@ -126,7 +127,7 @@ int zoe_cogvideox_vae_create(zoe_backend *be, const zoe_cogvideox_vae_config *co
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, vae, 1));
     vae->be = be;
     vae->config = *config;
-    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "VAE", NULL, ZOE_FORM_NATIVE, &vae->weights));
+    ZOE_TRY_DONE(zoe_weights_create(be, ckpt, "VAE", zoe_cogvideox_vae_aliases, ZOE_FORM_NATIVE, &vae->weights));
     ZOE_TRY_DONE(bind(vae));
     *out = vae;
     return ZOE_OK;

@@ -29,6 +29,9 @@ typedef struct zoe_cogvideox_vae_config {
 /* From a diffusers config.json. */
 int zoe_cogvideox_vae_config_read(const zoe_config *config, zoe_cogvideox_vae_config *out);
 
+/* Of the authors' own file, but for its scale: as its tensors tell. */
+int zoe_cogvideox_vae_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint *ckpt, zoe_cogvideox_vae_config *out);
+
 #define ZOE_COGVIDEOX_VAE_TIME  4 /* frames per latent frame */
 #define ZOE_COGVIDEOX_VAE_SPACE 8 /* pixels per latent */
 
