@@ -24,4 +24,4 @@ strip 6 6 "A red ball and a blue cube slide right before a bright sky."
 # Image to video: the first frame of the bouncing cube, told to spin.
 "$zoe" generate --prompt "A blue cube bounces on a checkered floor in front of a cream wall." --seed 3 --quiet -o "$work/first.mp4"
 ffmpeg -v error -y -i "$work/first.mp4" -frames:v 1 -update 1 "$out/first.png"
-strip image 7 "A blue cube spins around on a checkered floor in front of a cream wall." --image "$out/first.png"
+strip image 8 "A blue cube spins around on a checkered floor in front of a cream wall." --image "$out/first.png"

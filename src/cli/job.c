@@ -13,7 +13,7 @@ static bool has_model(const char *dir) {
 
 /* The demo model, as installed beside the program or in the source tree that it was built in. */
 static bool find_demo_model(char *path, size_t size) {
-    static const char *const places[] = {"../share/zoetrope/models/demo", "../../models/demo"};
+    static const char *const places[] = {"../share/zoetrope/models/demo", "../../models/demo", "../models/demo"};
     char program[2048];
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     if (length <= 0) return false;

@@ -52,7 +52,7 @@ class Settings:
     fps: int = 16
     flow_shift: float = 3.0
     steps: int = 20
-    guidance: float = 4.0
+    guidance: float = 3.0
 
     def plain(self):
         return asdict(self)

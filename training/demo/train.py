@@ -69,7 +69,7 @@ def main():
     parser.add_argument("--start", type=Path, help="go on from this model folder: its VAE and tokenizer stay, the denoiser learns on, and the text "
                         "encoder learns anew, near to its own")
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the denoiser's learning rates")
-    parser.add_argument("--composing", type=float, default=0.0, help="extra share of the denoiser's samples at the highest noise levels")
+    parser.add_argument("--composing", type=float, default=0.3, help="extra share of the denoiser's samples at the highest noise levels")
     parser.add_argument("--text-steps", type=int, default=1200)
     parser.add_argument("--until", type=float, help="interrupt the denoiser's training after this many seconds")
     parser.add_argument("--clips", type=int, default=65536)
