@@ -3,7 +3,9 @@
  * bit; what the plan says of memory and copies is what happens; and whatever fails, the next request works.
  */
 #include "fake_device.h"
+
 #include "golden.h"
+#include <errno.h>
 
 #include "formats/checkpoint_parts.h"
 #include "models/wan/wan_model.h"
@@ -170,11 +172,141 @@ static void plan_is_what_the_device_takes(void **state) {
     }
 }
 
+/* ---- what fails ---- */
+
+static void nothing_is_left(const fixture *f) {
+    assert_int_equal(f->device->pool.count, 0);
+    assert_int_equal(f->device->host_blocks, 0);
+}
+
+/* The first, second, ... taking of memory fails, until none does. */
+static void fail_in_turn(fixture *f, const zoe_phase_budget *budgets, long *until_fail) {
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    int status = ZOE_ERR_NOMEM;
+    long n = 0;
+    for (; status < 0; n++) {
+        *until_fail = n;
+        status = zoe_generate_counted(f->twin, &f->request, budgets, NULL, use);
+        if (status < 0 && (status != ZOE_ERR_NOMEM || !strstr(zoe_context_error(f->g.ctx), "memory")))
+            fail_msg("failure %ld: status %d: %s", n, status, zoe_context_error(f->g.ctx));
+        nothing_is_left(f);
+        assert_true(n < 1000);
+    }
+    *until_fail = -1;
+    assert_true(n > 3);
+    expect_same(f, budgets, use);
+}
+
+static void memory_that_is_refused(void **state) {
+    (void)state;
+    fixture f;
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT];
+    open_fixture(&f, EIGHT_BLOCKS);
+    f.request.steps = 1;
+    f.expected = run(&f, NULL, use, &f.count);
+    spread(budgets, 1, 0);
+    f.device->late = true;
+    fail_in_turn(&f, budgets, &f.device->device_until_fail);
+    fail_in_turn(&f, budgets, &f.device->host_until_fail);
+    close_fixture(&f);
+}
+
+static ssize_t broken_read(int fd, void *to, size_t bytes, off_t at) {
+    if (at > 1000000) {
+        errno = EIO;
+        return -1;
+    }
+    return pread(fd, to, bytes, at);
+}
+
+/* Late, and little at a time. */
+static ssize_t slow_read(int fd, void *to, size_t bytes, off_t at) {
+    usleep(500);
+    return pread(fd, to, bytes < 100000 ? bytes : 100000, at);
+}
+
+static void disks_that_fail_or_are_slow(void **state) {
+    (void)state;
+    fixture f;
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT];
+    open_fixture(&f, EIGHT_BLOCKS);
+    f.request.steps = 1;
+    f.expected = run(&f, NULL, use, &f.count);
+    zoe_checkpoint *ckpt = ((wan_model *)f.twin->impl)->denoiser_ckpts[0];
+    for (int host = 0; host < 2; host++) { /* with slabs and without */
+        spread(budgets, 1, host);
+        ckpt->read = broken_read;
+        assert_fails(f.g.ctx, zoe_generate_counted(f.twin, &f.request, budgets, NULL, use), ZOE_ERR_IO,
+                     "Input/output error");
+        nothing_is_left(&f);
+        ckpt->read = slow_read;
+        expect_same(&f, budgets, use);
+        assert_true(use[ZOE_PHASE_DENOISE].weights.read_seconds > 0);
+    }
+    close_fixture(&f);
+}
+
+static void files_that_are_cut_off(void **state) {
+    (void)state;
+    fixture f;
+    char folder[64], model[128], file[256], command[512];
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT];
+    test_folder_create(folder);
+    snprintf(model, sizeof model, "%s/model", folder);
+    snprintf(file, sizeof file, "%s/transformer/diffusion_pytorch_model.safetensors", model);
+    snprintf(command, sizeof command, "cp -r '%s' '%s'", EIGHT_BLOCKS, model);
+    assert_int_equal(system(command), 0);
+    open_fixture(&f, model);
+    f.request.steps = 1;
+    f.expected = run(&f, NULL, use, &f.count);
+    spread(budgets, 1, 1);
+    assert_int_equal(truncate(file, 5000000), 0);
+    assert_fails(f.g.ctx, zoe_generate_counted(f.twin, &f.request, budgets, NULL, use), ZOE_ERR_IO, "shorter than when");
+    nothing_is_left(&f);
+    assert_fails(f.g.ctx, zoe_generate_counted(f.g.model, &f.request, NULL, NULL, use), ZOE_ERR_IO, "shorter than when");
+    snprintf(command, sizeof command, "cp '%s/transformer/diffusion_pytorch_model.safetensors' '%s'", EIGHT_BLOCKS, file);
+    assert_int_equal(system(command), 0);
+    expect_same(&f, budgets, use);
+    golden_check(&f.g, zoe_generate_counted(f.g.model, &f.request, NULL, NULL, use));
+    close_fixture(&f);
+    snprintf(command, sizeof command, "rm -r '%s'", folder);
+    assert_int_equal(system(command), 0);
+}
+
+static void budgets_that_change(void **state) {
+    (void)state;
+    fixture f;
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    zoe_result result;
+    open_fixture(&f, EIGHT_BLOCKS);
+    f.request.steps = 1;
+    f.expected = run(&f, NULL, use, &f.count);
+    int64_t held = f.be->device_bytes;
+    golden_check(&f.g, zoe_generate(f.twin, &f.request, &result));
+    int64_t whole = result.peak_device_bytes;
+    f.be->device_budget = held + 1;
+    assert_fails(f.g.ctx, zoe_generate(f.twin, &f.request, &result), ZOE_ERR_BUDGET, "--vram");
+    nothing_is_left(&f);
+    f.be->device_budget = whole - (4 << 20);
+    golden_check(&f.g, zoe_generate(f.twin, &f.request, &result));
+    assert_true(result.peak_device_bytes <= f.be->device_budget);
+    f.twin->settings.ram = 1 << 20;
+    assert_fails(f.g.ctx, zoe_generate(f.twin, &f.request, &result), ZOE_ERR_BUDGET, "--ram");
+    f.twin->settings.ram = 0;
+    f.be->device_budget = 0;
+    expect_same(&f, NULL, use);
+    close_fixture(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(placement_changes_no_bit),
-        cmocka_unit_test(parts_of_tensors),
-        cmocka_unit_test(plan_is_what_the_device_takes),
+        cmocka_unit_test(placement_changes_no_bit),      cmocka_unit_test(parts_of_tensors),
+        cmocka_unit_test(plan_is_what_the_device_takes), cmocka_unit_test(memory_that_is_refused),
+        cmocka_unit_test(disks_that_fail_or_are_slow),   cmocka_unit_test(files_that_are_cut_off),
+        cmocka_unit_test(budgets_that_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
