@@ -212,6 +212,12 @@ typedef struct zoe_result {
     double seconds_per_step;         /* mean of a denoising step */
     int64_t peak_host_bytes;         /* largest resident memory of the process */
     int64_t peak_device_bytes;
+    /* Weights on their way, in all phases: brought to where they are computed with (on the CPU: mapped); read from files
+     * for a device, and the seconds during which files were being read; seconds for which a device had to wait for weights.
+     */
+    int64_t loaded_bytes, read_bytes;
+    double read_seconds, stalled_seconds;
+    int64_t loaded_bytes_per_step; /* of denoising, the first step apart: what streams */
 } zoe_result;
 
 /*

@@ -72,6 +72,7 @@ static inline int fake_pinned_alloc(zoe_backend *be, size_t bytes, void **out) {
     if (f->host_until_fail >= 0 && f->host_until_fail-- == 0)
         return zoe_fail(be->ctx, ZOE_ERR_NOMEM, "no memory can be locked");
     *out = malloc(bytes ? bytes : 1);
+    zoe_device_hold(be, (int64_t)(bytes / ZOE_DEVICE_MAPS));
     f->host_blocks++;
     return ZOE_OK;
 }
@@ -81,6 +82,7 @@ static inline void fake_pinned_free(zoe_backend *be, void *ptr, size_t bytes) {
     for (int i = 0; i < ZOE_COPY_PLACES; i++) assert_false(f->copies[i].pending && f->copies[i].host == ptr);
     memset(ptr, 0xff, bytes);
     free(ptr);
+    zoe_device_hold(be, -(int64_t)(bytes / ZOE_DEVICE_MAPS));
     f->host_blocks--;
 }
 

@@ -104,6 +104,7 @@ typedef struct zoe_backend_ops {
     bool key_repeats;    /* attention honours last_key_repeats */
     bool computes;       /* false for the plan, whose tensors hold nothing */
     bool quantised_rows; /* norm and linear write rows of int8 and fp8, linear reads them */
+    bool scratch;        /* operations take memory of the arena while they run, as the plan of a device foretells it */
     void (*close)(zoe_backend *be);
 
     /* Memory that lives until freed. Alignment 64 on the host, 256 on a device. */

@@ -11,11 +11,15 @@
 #define ZOE_DEVICE_ALONE ((size_t)4 << 20)  /* tensors from this size on have memory of their own */
 
 /* Held from the start: the driver's context with the kernels of its libraries, and the products' workspace. */
-#define ZOE_DEVICE_CONTEXT   ((size_t)640 << 20)
+#define ZOE_DEVICE_CONTEXT   ((size_t)546 << 20)
 #define ZOE_DEVICE_WORKSPACE ((size_t)32 << 20)
 
-/* Host memory of driver and libraries, of which a part comes with their first use. */
-#define ZOE_DEVICE_HOST ((size_t)1024 << 20)
+/* The device maps locked memory of the host in pages of 4 KiB by entries of 8 bytes. */
+#define ZOE_DEVICE_MAPS 512
+
+/* Host memory of a process with driver and libraries, and what of it comes with their first use. */
+#define ZOE_DEVICE_HOST ((int64_t)576 << 20)
+#define ZOE_DEVICE_LATE ((int64_t)96 << 20)
 
 static inline size_t zoe_device_pages(size_t bytes, size_t page) {
     return (bytes + page - 1) / page * page;

@@ -76,18 +76,26 @@ static json_t *request_record(cli_job *job) {
     return record;
 }
 
+/* How the weights moved. */
+static json_t *weights_record(const zoe_result *r) {
+    double rate = r->read_seconds > 0 ? 1e-9 * (double)r->read_bytes / r->read_seconds : 0;
+    return json_pack("{s:I, s:I, s:I, s:f, s:f}", "loaded_bytes", (json_int_t)r->loaded_bytes, "loaded_bytes_per_step",
+                     (json_int_t)r->loaded_bytes_per_step, "read_bytes", (json_int_t)r->read_bytes,
+                     "read_gbytes_per_second", rate, "stalled_seconds", r->stalled_seconds);
+}
+
 static int print_record(cli_job *job, int status) {
     const zoe_result *result = &job->result;
     json_t *seconds = json_object();
     for (int phase = 0; phase < ZOE_PHASE_COUNT; phase++)
         json_object_set_new(seconds, zoe_phase_name((zoe_phase)phase), json_real(result->seconds[phase]));
     json_t *record =
-        json_pack("{s:s, s:s, s:s?, s:i, s:i, s:i, s:f, s:o, s:f, s:I, s:I, s:o}", "status",
+        json_pack("{s:s, s:s, s:s?, s:i, s:i, s:i, s:f, s:o, s:f, s:I, s:I, s:o, s:o}", "status",
                   status == ZOE_OK ? "done" : "interrupted", "version", zoe_version(), "output",
                   result->frames > 0 ? job->request.output : NULL, "width", result->width, "height", result->height,
                   "frames", result->frames, "fps", result->fps, "seconds", seconds, "seconds_per_step",
                   result->seconds_per_step, "peak_host_bytes", (json_int_t)result->peak_host_bytes, "peak_device_bytes",
-                  (json_int_t)result->peak_device_bytes, "request", request_record(job));
+                  (json_int_t)result->peak_device_bytes, "weights", weights_record(result), "request", request_record(job));
     if (!record || json_dumpf(record, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0) {
         cli_complain("the result record cannot be written");
         json_decref(record);

@@ -86,6 +86,10 @@ static void end_phase(generation *g) {
     use->weights.read -= g->before.weights.read;
     use->weights.read_seconds -= g->before.weights.read_seconds;
     use->weights.stalled -= g->before.weights.stalled;
+    g->result.loaded_bytes += use->weights.loaded;
+    g->result.read_bytes += use->weights.read;
+    g->result.read_seconds += use->weights.read_seconds;
+    g->result.stalled_seconds += use->weights.stalled;
     use->steps = g->progress.steps;
     use->work = (zoe_work){.linear_flops = now.work.linear_flops - g->before.work.linear_flops,
                            .attention_flops = now.work.attention_flops - g->before.work.attention_flops,
@@ -297,6 +301,7 @@ static int run_image(generation *g) {
 static int denoise_steps(generation *g, int steps, const char *name) {
     const zoe_family *family = g->model->family;
     zoe_backend *be = g->run.be;
+    int64_t first = 0;
     zoe_tensor v;
     ZOE_TRY(family->denoise_begin(g->model->impl, &g->run));
     ZOE_TRY(zoe_new_tensor(be, &v, ZOE_F32, g->run.latent_rank, g->run.latent_shape));
@@ -307,6 +312,8 @@ static int denoise_steps(generation *g, int steps, const char *name) {
         ZOE_TRY(check_finite(g, step));
         ZOE_TRY(dump_row(g, name, &g->latents));
         end_step(g);
+        if (step == 0) first = be->weights.loaded;
+        if (step > 0) g->result.loaded_bytes_per_step = (be->weights.loaded - first) / step;
     }
     return family->denoise_end(g->model->impl, &g->run, &g->latents);
 }

@@ -22,7 +22,9 @@
 #define DEVICE_COPY      55e9
 
 int64_t zoe_plan_base(const zoe_backend *be) {
-    return zoe_resident_bytes() + (be->ops->host_memory ? be->workspace : (int64_t)ZOE_DEVICE_HOST);
+    int64_t now = zoe_resident_bytes();
+    if (be->ops->host_memory) return now + be->workspace;
+    return now + ZOE_DEVICE_LATE > ZOE_DEVICE_HOST ? now + ZOE_DEVICE_LATE : ZOE_DEVICE_HOST;
 }
 
 int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, zoe_plan *out) {

@@ -1,4 +1,5 @@
 /* Which units stay and which come and go, under the backend's budgets. */
+#include "backend/device.h"
 #include "weights/parts.h"
 
 static int ahead(const zoe_weights *weights) {
@@ -41,6 +42,7 @@ static int64_t mark_resident(zoe_weights *weights, int stay, int blocks) {
         } else {
             u->tier = ZOE_TIER_FILE;
             largest = larger(largest, u->bytes);
+            if (!weights->be->ops->host_memory) bytes += u->bytes / ZOE_DEVICE_MAPS; /* of its slab */
         }
     }
     return bytes + (1 + ahead(weights)) * largest;

@@ -25,11 +25,13 @@ int zoe_cuda_pinned_alloc(zoe_backend *be, size_t bytes, void **out) {
         munmap(memory, bytes);
         return zoe_cuda_check(be, error, "locking host memory");
     }
+    zoe_device_hold(be, (int64_t)(bytes / ZOE_DEVICE_MAPS));
     *out = memory;
     return ZOE_OK;
 }
 
 void zoe_cuda_pinned_free(zoe_backend *be, void *ptr, size_t bytes) {
+    zoe_device_hold(be, -(int64_t)(bytes / ZOE_DEVICE_MAPS));
     cudaSetDevice(zoe_cuda_of(be)->device);
     cudaHostUnregister(ptr);
     munmap(ptr, bytes);

@@ -55,6 +55,7 @@ static const zoe_backend_ops ops = {
     .name = "cuda",
     .key_repeats = true,
     .computes = true,
+    .scratch = true,
     .close = cuda_close,
     .alloc = zoe_cuda_alloc,
     .free = zoe_cuda_free,

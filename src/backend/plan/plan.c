@@ -3,6 +3,7 @@
  * high-water mark. Addresses are made up, aligned and never touched.
  */
 #include "backend/device.h"
+#include "backend/quantised.h"
 
 #define FIRST_ADDRESS ((uintptr_t)1 << 40)
 #define ARENA_BYTES   ((size_t)1 << 46)
@@ -59,11 +60,13 @@ static int plan_synchronize(zoe_backend *be) {
 }
 
 static int plan_pinned_alloc(zoe_backend *be, size_t bytes, void **out) {
+    zoe_device_hold(be, (int64_t)(bytes / ZOE_DEVICE_MAPS));
     return new_address(be, bytes, out);
 }
 
 static void plan_pinned_free(zoe_backend *be, void *ptr, size_t bytes) {
-    (void)be, (void)ptr, (void)bytes;
+    (void)ptr;
+    zoe_device_hold(be, -(int64_t)(bytes / ZOE_DEVICE_MAPS));
 }
 
 static int plan_copy_begin(zoe_backend *be, int place, void *to, const void *host, size_t bytes) {
@@ -91,9 +94,35 @@ static void plan_trim(zoe_backend *be) {
     be->arena.backed = size;
 }
 
+/* ---- what a device's operations take of the arena while they run ---- */
+
+static int scratch(zoe_backend *be, int64_t bytes) {
+    zoe_tensor t;
+    size_t mark = zoe_arena_mark(be);
+    if (!be->ops->scratch || bytes <= 0) return ZOE_OK;
+    int status = ZOE_NEW(be, &t, ZOE_U8, bytes);
+    zoe_arena_release(be, mark);
+    return status;
+}
+
+/*
+ * A residual that is gated, or added to an activation, waits for the product beside it. Rows are quantised for weights that
+ * are; sums of integers are kept for some rows at a time; weights of four bits are widened.
+ */
 static int plan_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p) {
-    (void)be, (void)y, (void)x, (void)w, (void)p;
-    return ZOE_OK;
+    const int64_t at_a_time = 4096;
+    int64_t rows = zoe_tensor_rows(x), in = w->shape[1], out = w->shape[0], bytes = 0;
+    int64_t size = (int64_t)zoe_dtype_size(be->dtype), some = rows < at_a_time ? rows : at_a_time;
+    bool bends = p->act != ZOE_ACT_NONE, apart = p->residual && (bends || p->gate || p->residual->dtype != y->dtype);
+    if (zoe_is_quantised(y)) bytes += rows * out * size;
+    if (w->dtype == ZOE_I8 || w->dtype == ZOE_F8_E4M3) {
+        if (!zoe_is_quantised(x)) bytes += zoe_quantised_bytes(w->dtype, rows, in, 0);
+        if (w->dtype == ZOE_I8) bytes += some * out * 4;
+        apart = w->dtype == ZOE_F8_E4M3 && p->residual && (bends || (p->gate && p->row_group));
+    } else if (zoe_is_quantised(w)) {
+        bytes += out * in * size;
+    }
+    return scratch(be, bytes + (apart ? rows * out * size : 0));
 }
 
 static int plan_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p) {
@@ -106,10 +135,16 @@ static int plan_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, 
     return ZOE_OK;
 }
 
+/* Scores are written out for float32, biases and heads of uncommon width, for as many queries as a bounded piece holds. */
 static int plan_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
                           const zoe_attention *p) {
-    (void)be, (void)y, (void)q, (void)k, (void)v, (void)p;
-    return ZOE_OK;
+    const int64_t bounded = (int64_t)128 << 20;
+    int64_t dim = q->shape[2], keys = (k->shape[1] + 7) / 8 * 8;
+    bool fused = y->dtype == ZOE_BF16 && !p->relative_bias && dim == v->shape[2] && (dim == 64 || dim == 128);
+    int64_t row = q->shape[0] * keys * (4 + (int64_t)zoe_dtype_size(v->dtype)), most = bounded / row / 64 * 64;
+    if (most < 64) most = 64;
+    if (most > q->shape[1]) most = q->shape[1];
+    return scratch(be, fused ? 0 : most * row);
 }
 
 static int plan_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p) {
@@ -198,6 +233,7 @@ int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, self, 1));
     self->ops = ops;
     self->ops.host_memory = !device;
+    self->ops.scratch = device;
     if (!device) self->ops.grow = NULL;
     self->base = (zoe_backend){.ops = &self->ops,
                                .ctx = ctx,
@@ -218,6 +254,7 @@ int zoe_plan_backend_like(const zoe_backend *be, zoe_backend **out) {
                                        .ahead = be->weights.ahead,
                                        .budget = be->weights.budget,
                                        .host_budget = be->weights.host_budget};
-    ((plan *)(void *)*out)->ops.quantised_rows = be->ops->quantised_rows;
+    plan_of(*out)->ops.quantised_rows = be->ops->quantised_rows;
+    plan_of(*out)->ops.scratch = be->ops->scratch;
     return ZOE_OK;
 }
