@@ -28,7 +28,8 @@ def block(scale, centre, count=1 << 20):
 SMALL, NEAR_ONE = block(0.03, 0), block(0.03, 1, 1 << 16)
 
 
-def write(path, tensors):
+def write(path, tensors, holes=False):
+    """`holes`: a file as large, with nothing in it."""
     header, at = {}, 0
     for name, shape in tensors:
         size = 2
@@ -41,6 +42,9 @@ def write(path, tensors):
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
+        if holes:
+            file.truncate(8 + len(text) + at)
+            return
         for name, shape in tensors:
             size = header[name]["data_offsets"][1] - header[name]["data_offsets"][0]
             source = NEAR_ONE if "norm" in name else SMALL
@@ -92,4 +96,5 @@ def main():
     print(out)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ void zoe_film_close(zoe_film *film) {
 
 /* A whole frame to its receiver. */
 static int deliver(zoe_film *film, float *frame) {
-    int64_t count = film->height * film->width * 3, bad = 0;
+    int64_t count = film->be->ops->computes ? film->height * film->width * 3 : 0, bad = 0;
 #pragma omp parallel for schedule(static) reduction(+ : bad) if (count > 1 << 16)
     for (int64_t i = 0; i < count; i++) {
         bad += !isfinite(frame[i]);

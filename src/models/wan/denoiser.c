@@ -146,7 +146,7 @@ int zoe_wan_grid_create(zoe_wan_denoiser *d, int64_t frames, int64_t height, int
     int64_t shape[2] = {grid->tokens, half};
     float *host;
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, host, 2 * grid->tokens * half));
-    zoe_rotary_grid(host, host + grid->tokens * half, grid->size, dim, 10000);
+    if (d->be->ops->computes) zoe_rotary_grid(host, host + grid->tokens * half, grid->size, dim, 10000);
     int status = zoe_nn_from_host(d->be, &grid->cos, ZOE_F32, 2, shape, host);
     if (status == ZOE_OK) status = zoe_nn_from_host(d->be, &grid->sin, ZOE_F32, 2, shape, host + grid->tokens * half);
     zoe_free(ctx, host);
@@ -205,16 +205,16 @@ static int keys_values(zoe_wan_denoiser *d, const zoe_tensor *x, const zoe_lin *
     return zoe_nn_linear(d->be, &value, x, v, ZOE_ACT_NONE);
 }
 
-static int block_context(zoe_wan_denoiser *d, int layer, const zoe_tensor *text, const zoe_tensor *image,
-                         zoe_wan_context *context) {
+/* With the block's weights there. */
+static int block_context(zoe_wan_denoiser *d, int layer, zoe_wan_context *c) {
     const attention *a = &d->blocks[layer].cross;
-    ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
-    int status = keys_values(d, text, &a->k, &a->v, &a->norm_k, layer, &context->keys, &context->values);
-    if (status == ZOE_OK && image)
-        status = keys_values(d, image, &a->image_k, &a->image_v, &a->norm_image_k, layer, &context->image_keys,
-                             &context->image_values);
-    zoe_weights_release(d->weights, layer + 1);
-    return status;
+    if (layer < c->done) return ZOE_OK;
+    ZOE_TRY(keys_values(d, &c->text, &a->k, &a->v, &a->norm_k, layer, &c->keys, &c->values));
+    if (c->image.rank)
+        ZOE_TRY(
+            keys_values(d, &c->image, &a->image_k, &a->image_v, &a->norm_image_k, layer, &c->image_keys, &c->image_values));
+    c->done = layer + 1;
+    return ZOE_OK;
 }
 
 int zoe_wan_context_create(zoe_wan_denoiser *d, const float *text, int64_t count, const float *image, int64_t image_rows,
@@ -223,26 +223,19 @@ int zoe_wan_context_create(zoe_wan_denoiser *d, const float *text, int64_t count
     int64_t layers = d->config.layers, padding = ZOE_WAN_TEXT_ROWS - count;
     /* All padding rows are equal: one of them, counted often, where attention can do that. */
     int64_t rows = be->ops->key_repeats && padding > 0 ? count + 1 : ZOE_WAN_TEXT_ROWS;
-    zoe_tensor embedded, image_embedded;
-    int status;
     *context = (zoe_wan_context){.last_repeats = be->ops->key_repeats ? padding : 0};
     ZOE_TRY(ZOE_NEW(be, &context->keys, be->dtype, layers, rows, d->width));
     ZOE_TRY(ZOE_NEW(be, &context->values, be->dtype, layers, rows, d->width));
+    ZOE_TRY(ZOE_NEW(be, &context->text, be->dtype, rows, d->width));
     if (image) {
         ZOE_TRY(ZOE_NEW(be, &context->image_keys, be->dtype, layers, image_rows, d->width));
         ZOE_TRY(ZOE_NEW(be, &context->image_values, be->dtype, layers, image_rows, d->width));
+        ZOE_TRY(ZOE_NEW(be, &context->image, be->dtype, image_rows, d->width));
     }
     size_t mark = zoe_arena_mark(be);
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
-    ZOE_TRY_DONE(ZOE_NEW(be, &embedded, be->dtype, rows, d->width));
-    ZOE_TRY_DONE(embed_text(d, text, count, rows, &embedded));
-    if (image) {
-        ZOE_TRY_DONE(ZOE_NEW(be, &image_embedded, be->dtype, image_rows, d->width));
-        ZOE_TRY_DONE(embed_image(d, image, image_rows, &image_embedded));
-    }
-    for (int i = 0; i < (int)layers; i++)
-        ZOE_TRY_DONE(block_context(d, i, &embedded, image ? &image_embedded : NULL, context));
-done:
+    int status = embed_text(d, text, count, rows, &context->text);
+    if (status == ZOE_OK && image) status = embed_image(d, image, image_rows, &context->image);
     zoe_weights_release(d->weights, 0);
     zoe_arena_release(be, mark);
     return status;
@@ -411,7 +404,7 @@ static int feed_forward(zoe_wan_denoiser *d, const block *b, const zoe_tensor *r
     return ZOE_OK;
 }
 
-static int run_block(zoe_wan_denoiser *d, int layer, const zoe_wan_grid *grid, const zoe_wan_context *context,
+static int run_block(zoe_wan_denoiser *d, int layer, const zoe_wan_grid *grid, zoe_wan_context *context,
                      const modulation *m, zoe_tensor *x) {
     zoe_backend *be = d->be;
     const block *b = &d->blocks[layer];
@@ -419,6 +412,7 @@ static int run_block(zoe_wan_denoiser *d, int layer, const zoe_wan_grid *grid, c
     zoe_tensor rows;
     int status;
     ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
+    ZOE_TRY_DONE(block_context(d, layer, context));
     ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 6, d->width));
     size_t inner = zoe_arena_mark(be);
     ZOE_TRY_DONE(add_table(d, &b->table, &m->six, &rows));
@@ -477,7 +471,7 @@ static int project_out(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const modu
     return zoe_op_copy(be, &to, &from);
 }
 
-int zoe_wan_denoiser_forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const zoe_wan_context *context, int parts,
+int zoe_wan_denoiser_forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, zoe_wan_context *context, int parts,
                              const zoe_tensor *const *latents, int groups, const double *timesteps, int64_t group_start,
                              zoe_tensor *v) {
     zoe_backend *be = d->be;

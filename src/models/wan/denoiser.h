@@ -44,8 +44,13 @@ typedef struct zoe_wan_grid {
 /* For latents [in_channels, frames, height, width]. */
 int zoe_wan_grid_create(zoe_wan_denoiser *d, int64_t frames, int64_t height, int64_t width, zoe_wan_grid *grid);
 
-/* Keys and values of one prompt (and the image) in every block, computed once a request, on the arena. */
+/*
+ * Keys and values of one prompt (and the image) in every block, on the arena: computed once a request, by the first forward
+ * as it comes to each block, so that weights which do not stay need not come twice.
+ */
 typedef struct zoe_wan_context {
+    zoe_tensor text, image;              /* embedded: [rows, width], [image rows, width] */
+    int done;                            /* blocks whose keys and values are there */
     zoe_tensor keys, values;             /* [layers, rows, width] of the text */
     zoe_tensor image_keys, image_values; /* [layers, image rows, width]; rank 0 without image */
     int64_t last_repeats;                /* equal rows that the last text row stands for */
@@ -63,7 +68,7 @@ int zoe_wan_context_create(zoe_wan_denoiser *d, const float *text, int64_t count
  * in_channels; timesteps [groups] with groups 1 or 2: group 1 covers all tokens from `group_start` on, group 0 those before
  * it; v [out_channels, frames, height, width] float32 receives the predicted velocity.
  */
-int zoe_wan_denoiser_forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const zoe_wan_context *context, int parts,
+int zoe_wan_denoiser_forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, zoe_wan_context *context, int parts,
                              const zoe_tensor *const *latents, int groups, const double *timesteps, int64_t group_start,
                              zoe_tensor *v);
 
