@@ -212,6 +212,32 @@ static inline void golden_refuses_parts(const char *name, const char *part, cons
     test_folder_remove(folder);
 }
 
+/* A small request to the model of case `name`, changed where `change` is not 0, fails with a text that has `part` in it. */
+static inline void golden_refuses(const char *name, const zoe_request *change, const char *part) {
+    char path[600];
+    zoe_context *ctx;
+    zoe_model *model;
+    zoe_request request, *r = &request;
+    assert_int_equal(zoe_context_create(NULL, &ctx), ZOE_OK);
+    snprintf(path, sizeof path, "%s/cases/%s/model", TEST_DATA, name);
+    assert_ok(ctx, zoe_model_open(ctx, path, NULL, &model));
+    zoe_request_init(model, r);
+    r->prompt = "fox";
+    r->width = change->width ? change->width : 96, r->height = change->height ? change->height : 64;
+    r->frames = change->frames ? change->frames : 9, r->steps = 2;
+    r->image = change->image, r->last_image = change->last_image;
+    r->conditions = change->conditions, r->condition_noise = change->condition_noise;
+    r->sampler = change->sampler, r->timesteps = change->timesteps;
+    r->upsampler = change->upsampler;
+    r->refine_steps = change->refine_steps, r->refine_strength = change->refine_strength;
+    int status = zoe_generate(model, r, NULL);
+    if (status >= 0 || !strstr(zoe_context_error(ctx), part)) fail_msg("\"%s\" lacks \"%s\"", zoe_context_error(ctx), part);
+    zoe_model_close(model);
+    zoe_context_free(ctx);
+}
+
+#define REFUSES(name, part, ...) golden_refuses(name, &(zoe_request){__VA_ARGS__}, part)
+
 /* Opens a model and makes a small video, from a picture if `image` is there. */
 static inline int golden_small(zoe_context *ctx, const char *path, const char *image, int width, int height, int frames,
                                const zoe_request *extras) {

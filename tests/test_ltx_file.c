@@ -150,6 +150,17 @@ static void other_files(void **state) {
     assert_fails(context, zoe_model_open(context, path, NULL, &model), ZOE_ERR_FORMAT, ".safetensors file");
 }
 
+/* The published upsampler's folder is no model. */
+static void upsampler_as_model(void **state) {
+    (void)state;
+    char path[128];
+    zoe_model *model;
+    snprintf(path, sizeof path, "%s/model_index.json", folder);
+    static const char index[] = "{\"_class_name\": \"LTXLatentUpsamplePipeline\"}";
+    test_write(path, index, sizeof index - 1);
+    assert_fails(context, zoe_model_open(context, folder, NULL, &model), ZOE_ERR_UNSUPPORTED, "--upsampler");
+}
+
 /* Writes some tensors of a published name, with metadata as `config`. */
 static const char *write_file(const char *tensor) {
     static char path[128];
@@ -208,6 +219,7 @@ int main(void) {
         IN_FOLDER(text_encoder_elsewhere),
         IN_FOLDER(other_files),
         IN_FOLDER(halves),
+        IN_FOLDER(upsampler_as_model),
         IN_FOLDER(distilled),
         cmocka_unit_test(out_of_memory),
     };

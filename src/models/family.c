@@ -24,6 +24,10 @@ int zoe_family_find(const zoe_folder *folder, const zoe_family **out) {
                         "(model.diffusion_model.* and vae.*); other models open by their folder",
                         folder->file);
     if (folder->index.root) ZOE_TRY(zoe_config_text(&folder->index, "_class_name", &class));
+    if (class && strcmp(class, "LTXLatentUpsamplePipeline") == 0)
+        return zoe_fail(folder->ctx, ZOE_ERR_UNSUPPORTED,
+                        "%s is a latent upsampler, not a model: name it with --upsampler beside a model of LTX-Video",
+                        folder->path);
     if (class)
         return zoe_fail(
             folder->ctx, ZOE_ERR_UNSUPPORTED,

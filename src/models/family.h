@@ -8,6 +8,7 @@
 #include "formats/checkpoint.h"
 #include "formats/json.h"
 #include "formats/tokenizer.h"
+#include "media/media.h"
 #include "nn/film.h"
 #include "nn/t5.h"
 #include "sample/sampler.h"
@@ -141,5 +142,44 @@ int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *al
 
 /* A tensor on the host as one entry of the dump; no dump: nothing happens. */
 int zoe_run_dump(zoe_run *run, const char *name, int rank, const int64_t *shape, const float *data);
+
+/* ---- what all families do with a request (requests.c) ---- */
+
+/* The multiple of `step` that is nearest to a size, not 0. */
+int32_t zoe_nearest_size(int32_t size, int64_t step);
+
+/* Refuse, with the nearest that is valid: sizes that are no multiples of these steps; frames other than factor n + 1. */
+int zoe_check_size(zoe_context *ctx, const zoe_request *request, int64_t width_step, int64_t height_step);
+int zoe_check_frames(zoe_context *ctx, const zoe_request *request, int64_t factor);
+
+/* Whether the negative prompt is used. */
+bool zoe_guided(const zoe_request *request);
+
+/* A prompt's hidden states on the host. */
+typedef struct zoe_prompt {
+    float *states; /* [rows, width]: of the prompt's `count` rows, and of padding where that is read or wanted */
+    int count;
+} zoe_prompt;
+
+typedef enum zoe_padding {
+    ZOE_PADDING_NONE,   /* the encoder sees none; up to `most` rows of zeros follow */
+    ZOE_PADDING_MASKED, /* the encoder does not attend to it; its rows are wanted by the dump alone */
+    ZOE_PADDING_READ,   /* it takes part like any other token, up to `most` rows */
+} zoe_padding;
+
+typedef struct zoe_prompt_form {
+    zoe_tokenizer *tokenizer;
+    zoe_t5 *text;
+    int most; /* rows */
+    zoe_padding padding;
+    bool clean; /* the text is cleaned first */
+} zoe_prompt_form;
+
+/* The prompt and, with guidance, the negative one; the encoder's weights leave. Dumps both. */
+int zoe_encode_prompts(zoe_run *run, const zoe_prompt_form *form, zoe_prompt out[2]);
+void zoe_prompts_free(zoe_context *ctx, zoe_prompt prompts[2]);
+
+/* The picture at this size, by Lanczos' filter: pixels [height, width, 3] in -1..1. */
+int zoe_picture_pixels(zoe_context *ctx, const zoe_picture *picture, int width, int height, float *pixels);
 
 #endif

@@ -52,19 +52,11 @@ static int check_pictures(const cogvideox_model *m, const zoe_request *r) {
     return ZOE_OK;
 }
 
-static long long nearest(int32_t size, int step) {
-    long long rounded = (size + step / 2) / step * step;
-    return rounded ? rounded : step;
-}
-
 static int check_size(const cogvideox_model *m, const zoe_request *r) {
     const zoe_cogvideox_config *c = zoe_cogvideox_denoiser_config(m->denoiser);
     int step = size_step(m);
     long long width = c->sample_size[1] * ZOE_COGVIDEOX_VAE_SPACE, height = c->sample_size[0] * ZOE_COGVIDEOX_VAE_SPACE;
-    if (r->width % step || r->height % step)
-        return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT,
-                        "size %dx%d: this model needs width and height in steps of %d; the nearest is %lldx%lld", r->width,
-                        r->height, step, nearest(r->width, step), nearest(r->height, step));
+    ZOE_TRY(zoe_check_size(m->be->ctx, r, step, step));
     if (c->learned && (r->width != width || r->height != height))
         return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT,
                         "size %dx%d: this model has learned its positions for one size, %lldx%lld; choose that", r->width,
@@ -90,7 +82,7 @@ static void follow_picture(cogvideox_model *m, zoe_request *r) {
     int step = size_step(m), longest = m->defaults.width / step * step;
     bool wide = p->width >= p->height;
     double shape = wide ? (double)p->width / p->height : (double)p->height / p->width;
-    int shorter = m->defaults.height / step * step, longer = (int)nearest((int32_t)lround(shorter * shape), step);
+    int shorter = m->defaults.height / step * step, longer = zoe_nearest_size((int32_t)lround(shorter * shape), step);
     if (longer > longest) longer = longest;
     r->width = wide ? longer : shorter;
     r->height = wide ? shorter : longer;
@@ -109,6 +101,10 @@ static int prepare(void *model, zoe_request *r, zoe_run *run) {
     if (!r->negative) r->negative = "";
     ZOE_TRY(check_size(m, r));
     ZOE_TRY(check_frames(m, r));
+    if (r->fps != m->defaults.fps)
+        zoe_log(m->be->ctx, ZOE_LOG_WARNING,
+                "%g frames a second: this model makes videos of %g; the motion will be %s than it should", r->fps,
+                m->defaults.fps, r->fps < m->defaults.fps ? "slower" : "faster");
     if (r->vae_tiling && strcmp(r->vae_tiling, "exact") == 0)
         return zoe_fail(m->be->ctx, ZOE_ERR_UNSUPPORTED,
                         "--vae-tiling exact: the norms of this model's VAE are taken over whole frames, which parts of "
@@ -127,34 +123,11 @@ static int prepare(void *model, zoe_request *r, zoe_run *run) {
 /* ---- text ---- */
 
 /* Padding takes part: every row counts. */
-static int encode_prompt(cogvideox_model *m, zoe_run *run, const char *prompt, const char *dump_name, float **states) {
-    zoe_context *ctx = run->ctx;
-    int64_t rows = zoe_cogvideox_denoiser_config(m->denoiser)->text_rows, width = zoe_t5_configuration(m->text)->width;
-    int32_t *ids = NULL, *padded = NULL;
-    int count, status;
-    ZOE_TRY_DONE(zoe_tokenizer_encode(m->tokenizer, prompt, (int)rows, &ids, &count));
-    ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, padded, rows));
-    memcpy(padded, ids, (size_t)count * sizeof *ids);
-    ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, *states, rows * width));
-    ZOE_TRY_DONE(zoe_t5_encode(m->text, padded, rows, *states));
-    ZOE_TRY_DONE(zoe_run_dump(run, dump_name, 3, (const int64_t[]){1, rows, width}, *states));
-done:
-    zoe_free(ctx, ids);
-    zoe_free(ctx, padded);
-    return status;
-}
-
-static bool guided(const zoe_request *r) {
-    return r->guidance > 1;
-}
-
 static int encode_text(void *model, zoe_run *run) {
     cogvideox_model *m = model;
-    int status = encode_prompt(m, run, run->request->prompt, "prompt_embeds", &m->states[0]);
-    if (status == ZOE_OK && guided(run->request))
-        status = encode_prompt(m, run, run->request->negative, "negative_prompt_embeds", &m->states[1]);
-    zoe_weights_unload(zoe_t5_weights(m->text));
-    return status;
+    int rows = (int)zoe_cogvideox_denoiser_config(m->denoiser)->text_rows;
+    const zoe_prompt_form form = {m->tokenizer, m->text, rows, ZOE_PADDING_READ, .clean = false};
+    return zoe_encode_prompts(run, &form, m->prompts);
 }
 
 /* ---- picture ---- */
@@ -170,16 +143,6 @@ static void sample_posterior(const cogvideox_model *m, zoe_run *run, const float
     }
 }
 
-/* The picture at the size of the video as pixels in -1..1. */
-static int picture_pixels(cogvideox_model *m, const zoe_request *r, float *pixels) {
-    zoe_picture resized;
-    ZOE_TRY(zoe_picture_resize(m->be->ctx, &m->picture, r->width, r->height, ZOE_FILTER_LANCZOS, &resized));
-    for (int64_t i = 0; i < (int64_t)r->width * r->height * 3; i++)
-        pixels[i] = (float)resized.rgb[i] / 255.0f * 2.0f - 1.0f;
-    zoe_picture_free(m->be->ctx, &resized);
-    return ZOE_OK;
-}
-
 static int encode_image(void *model, zoe_run *run) {
     cogvideox_model *m = model;
     zoe_context *ctx = run->ctx;
@@ -191,7 +154,7 @@ static int encode_image(void *model, zoe_run *run) {
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, pixels, (int64_t)r->width * r->height * 3));
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, moments, 2 * count));
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, latents, shape[0] * count));
-    ZOE_TRY_DONE(picture_pixels(m, r, pixels));
+    ZOE_TRY_DONE(zoe_picture_pixels(ctx, &m->picture, r->width, r->height, pixels));
     ZOE_TRY_DONE(zoe_cogvideox_vae_encode(m->vae, pixels, r->height, r->width, moments));
     sample_posterior(m, run, moments, count, latents);
     ZOE_TRY_DONE(zoe_backend_alloc(m->be, &m->condition, ZOE_F32, 4, shape));
@@ -212,7 +175,7 @@ static int denoise_begin(void *model, zoe_run *run) {
     ZOE_TRY(
         zoe_cogvideox_grid_create(m->denoiser, run->latent_shape[0], run->latent_shape[2], run->latent_shape[3], &m->grid));
     for (int i = 0; i < 2; i++)
-        if (m->states[i]) ZOE_TRY(zoe_cogvideox_text_create(m->denoiser, m->states[i], &m->words[i]));
+        if (m->prompts[i].states) ZOE_TRY(zoe_cogvideox_text_create(m->denoiser, m->prompts[i].states, &m->words[i]));
     return ZOE_OK;
 }
 
@@ -234,7 +197,7 @@ static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int st
     size_t mark = zoe_arena_mark(m->be);
     zoe_tensor u;
     ZOE_TRY(zoe_cogvideox_denoiser_forward(m->denoiser, &m->grid, &m->words[0], count, parts, timestep, v));
-    if (guided(run->request)) {
+    if (zoe_guided(run->request)) {
         ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
         ZOE_TRY(zoe_cogvideox_denoiser_forward(m->denoiser, &m->grid, &m->words[1], count, parts, timestep, &u));
         ZOE_TRY(zoe_guide(m->be, v, &u, guidance_at(run, timestep)));
@@ -272,10 +235,7 @@ static void finish(void *model) {
     zoe_picture_free(m->be->ctx, &m->picture);
     zoe_backend_free(m->be, m->condition.data);
     m->condition = (zoe_tensor){0};
-    for (int i = 0; i < 2; i++) {
-        zoe_free(m->be->ctx, m->states[i]);
-        m->states[i] = NULL;
-    }
+    zoe_prompts_free(m->be->ctx, m->prompts);
     zoe_weights_unload(zoe_t5_weights(m->text));
     zoe_weights_unload(zoe_cogvideox_denoiser_weights(m->denoiser));
     zoe_weights_unload(zoe_cogvideox_vae_weights(m->vae));

@@ -25,8 +25,8 @@ typedef struct cogvideox_model {
 
     /* of the request under way */
     zoe_picture picture;
-    float *states[2];     /* positive and negative, [text_rows, text_dim] on the host */
-    zoe_tensor condition; /* [frames, channels, height, width], the picture first, in the backend's own memory */
+    zoe_prompt prompts[2]; /* positive and negative */
+    zoe_tensor condition;  /* [frames, channels, height, width], the picture first, in the backend's own memory */
     zoe_cogvideox_grid grid;
     zoe_tensor words[2]; /* the prompts as tokens, on the arena */
     size_t mark;         /* of the arena, before denoising */

@@ -130,21 +130,19 @@ static int read_frames(const ltx_model *m, const zoe_request *r, const ltx_condi
     zoe_context *ctx = m->be->ctx;
     int width = side(m, 2), height = side(m, 1), status = ZOE_OK;
     int64_t values = (int64_t)width * height * 3, room = 0, read = 0, most = c->still ? 1 : r->frames - c->frame;
-    zoe_picture picture = {0}, resized = {0};
+    zoe_picture picture = {0};
     zoe_clip *clip;
     ZOE_TRY(zoe_clip_open(ctx, c->path, &clip));
     for (*pixels = NULL; read < most; read++) {
         ZOE_TRY_DONE(zoe_clip_next(clip, &picture));
         if (!picture.rgb) break;
-        ZOE_TRY_DONE(zoe_picture_resize(ctx, &picture, width, height, ZOE_FILTER_LANCZOS, &resized));
         if (read == room) {
             room = room ? 2 * room : 1;
             float *more = zoe_realloc(ctx, *pixels, (size_t)(room * values) * sizeof *more);
             if (!more) ZOE_TRY_DONE(zoe_out_of_memory(ctx, (size_t)(room * values) * sizeof *more, "frames of a clip"));
             *pixels = more;
         }
-        for (int64_t i = 0; i < values; i++) (*pixels)[read * values + i] = (float)resized.rgb[i] / 255.0f * 2.0f - 1.0f;
-        zoe_picture_free(ctx, &resized);
+        ZOE_TRY_DONE(zoe_picture_pixels(ctx, &picture, width, height, *pixels + read * values));
         zoe_picture_free(ctx, &picture);
     }
     if (!read) ZOE_TRY_DONE(zoe_fail(ctx, ZOE_ERR_FORMAT, "%s holds no frames", c->path));
@@ -156,7 +154,6 @@ static int read_frames(const ltx_model *m, const zoe_request *r, const ltx_condi
                      "nearest is %lld",
                      c->path, (long long)c->frame, (long long)factor, (long long)(c->frame / factor * factor));
 done:
-    zoe_picture_free(ctx, &resized);
     zoe_picture_free(ctx, &picture);
     zoe_clip_close(clip);
     return status;

@@ -44,29 +44,14 @@ static void defaults(const void *model, zoe_request *request) {
 
 /* ---- checks ---- */
 
-static int nearest(int32_t size, int step) {
-    int rounded = (size + step / 2) / step * step;
-    return rounded ? rounded : step;
-}
-
-static int check(const ltx_model *m, const zoe_request *r) {
-    int step = space_factor(m), factor = time_factor(m), below = (r->frames - 1) / factor * factor + 1;
-    if (r->width % step || r->height % step)
-        return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT,
-                        "size %dx%d: this model needs width and height in steps of %d; the nearest is %dx%d", r->width,
-                        r->height, step, nearest(r->width, step), nearest(r->height, step));
-    if (r->frames != below)
-        return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT, "%d frames: this model makes %dn+1 frames; the nearest are %d and %d",
-                        r->frames, factor, below, below + factor);
-    return zoe_ltx_check_conditions(m, r);
-}
-
 static int prepare(void *model, zoe_request *r, zoe_run *run) {
     ltx_model *m = model;
     int step = space_factor(m);
     ZOE_TRY(zoe_ltx_take_conditions(m, r, step));
     if (!r->negative) r->negative = "";
-    ZOE_TRY(check(m, r));
+    ZOE_TRY(zoe_check_size(m->be->ctx, r, step, step));
+    ZOE_TRY(zoe_check_frames(m->be->ctx, r, time_factor(m)));
+    ZOE_TRY(zoe_ltx_check_conditions(m, r));
     m->size[0] = (r->frames - 1) / time_factor(m) + 1;
     m->size[1] = r->height / step;
     m->size[2] = r->width / step;
@@ -81,40 +66,12 @@ static int prepare(void *model, zoe_request *r, zoe_run *run) {
 
 /* ---- text ---- */
 
-/*
- * The denoiser sees no padding. Up to 0.9.1 the text encoder does; from 0.9.5 on it is masked there, too, and its rows are
- * wanted by the dump alone.
- */
-static int encode_prompt(ltx_model *m, zoe_run *run, const char *prompt, const char *dump_name, ltx_text *out) {
-    zoe_context *ctx = run->ctx;
-    int most = m->keyframes ? 256 : 128;
-    int64_t width = zoe_t5_configuration(m->text)->width;
-    int32_t *ids = NULL, *padded = NULL;
-    int status;
-    ZOE_TRY_DONE(zoe_tokenizer_encode(m->tokenizer, prompt, most, &ids, &out->count));
-    ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, padded, most));
-    memcpy(padded, ids, (size_t)out->count * sizeof *ids);
-    int rows = m->keyframes && !run->dump ? out->count : most, attended = m->keyframes ? out->count : most;
-    ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, out->states, rows * width));
-    ZOE_TRY_DONE(zoe_t5_encode_masked(m->text, padded, rows, attended, out->states));
-    ZOE_TRY_DONE(zoe_run_dump(run, dump_name, 3, (const int64_t[]){1, rows, width}, out->states));
-done:
-    zoe_free(ctx, ids);
-    zoe_free(ctx, padded);
-    return status;
-}
-
-static bool guided(const zoe_request *r) {
-    return r->guidance > 1;
-}
-
+/* The denoiser sees no padding. Up to 0.9.1 the text encoder does; from 0.9.5 on it is masked there, too. */
 static int encode_text(void *model, zoe_run *run) {
     ltx_model *m = model;
-    int status = encode_prompt(m, run, run->request->prompt, "prompt_embeds", &m->prompts[0]);
-    if (status == ZOE_OK && guided(run->request))
-        status = encode_prompt(m, run, run->request->negative, "negative_prompt_embeds", &m->prompts[1]);
-    zoe_weights_unload(zoe_t5_weights(m->text));
-    return status;
+    const zoe_prompt_form form = {m->tokenizer, m->text, m->keyframes ? 256 : 128,
+                                  m->keyframes ? ZOE_PADDING_MASKED : ZOE_PADDING_READ, .clean = false};
+    return zoe_encode_prompts(run, &form, m->prompts);
 }
 
 /* ---- pictures ---- */
@@ -161,7 +118,7 @@ static int predict(ltx_model *m, zoe_run *run, double timestep, const zoe_tensor
     zoe_tensor u;
     for (int i = 0; i < m->level_count; i++) timesteps[i] = zoe_ltx_timestep(m->levels[i], timestep);
     ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, &m->contexts[0], front, x, timesteps, v));
-    if (!guided(run->request)) return ZOE_OK;
+    if (!zoe_guided(run->request)) return ZOE_OK;
     ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
     ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, &m->contexts[1], front, x, timesteps, &u));
     return zoe_guide(m->be, v, &u, run->request->guidance);
@@ -241,10 +198,7 @@ static int decode(void *model, zoe_run *run, const zoe_tensor *latents) {
 static void finish(void *model) {
     ltx_model *m = model;
     zoe_context *ctx = m->be->ctx;
-    for (int i = 0; i < 2; i++) {
-        zoe_free(ctx, m->prompts[i].states);
-        m->prompts[i] = (ltx_text){0};
-    }
+    zoe_prompts_free(ctx, m->prompts);
     zoe_ltx_free_conditions(m);
     zoe_ltx_upsampler_free(m->upsampler);
     zoe_checkpoint_close(m->upsampler_ckpt);

@@ -13,12 +13,6 @@
 #define ZOE_LTX_CONDITIONS 16                       /* most pictures and clips of a request */
 #define ZOE_LTX_FRONTS     (2 * ZOE_LTX_CONDITIONS) /* most latent frames in front of the video's */
 
-/* A prompt's states without padding. */
-typedef struct ltx_text {
-    float *states; /* [count, text_dim] on the host */
-    int count;
-} ltx_text;
-
 /* A picture or clip of a request. */
 typedef struct ltx_condition {
     char *path;
@@ -47,8 +41,8 @@ typedef struct ltx_model {
     zoe_ltx_vae *vae;
 
     /* of the request under way */
-    int64_t size[3];     /* latent frames, height, width */
-    ltx_text prompts[2]; /* positive and negative */
+    int64_t size[3];       /* latent frames, height, width */
+    zoe_prompt prompts[2]; /* positive and negative */
     ltx_condition conditions[ZOE_LTX_CONDITIONS];
     int condition_count;
     float *noise;         /* drawn before the pictures were encoded, [channels, frames, height, width]; or NULL */

@@ -40,33 +40,14 @@ static void defaults(const void *model, zoe_request *request) {
 
 /* ---- checks ---- */
 
-static int check_size(const wan_model *m, const zoe_request *r) {
-    int64_t across = size_step(m, 2), down = size_step(m, 1);
-    if (r->width % across == 0 && r->height % down == 0) return ZOE_OK;
-    long long width = (r->width + across / 2) / across * across, height = (r->height + down / 2) / down * down;
-    return zoe_fail(
-        m->be->ctx, ZOE_ERR_ARGUMENT,
-        "size %dx%d: this model needs a width in steps of %lld and a height in steps of %lld; the nearest is %lldx%lld",
-        r->width, r->height, (long long)across, (long long)down, width ? width : across, height ? height : down);
-}
-
-static int check_frames(const wan_model *m, const zoe_request *r) {
-    int64_t factor = zoe_wan_vae_time_factor(zoe_wan_vae_configuration(m->vae));
-    if ((r->frames - 1) % factor == 0) return ZOE_OK;
-    long long below = (r->frames - 1) / factor * factor + 1;
-    return zoe_fail(m->be->ctx, ZOE_ERR_ARGUMENT,
-                    "%d frames: this model makes %lldn+1 frames; the nearest are %lld and %lld", r->frames,
-                    (long long)factor, below, below + factor);
-}
-
 static int prepare(void *model, zoe_request *r, zoe_run *run) {
     wan_model *m = model;
     const zoe_wan_vae_config *vae = zoe_wan_vae_configuration(m->vae);
     int64_t space = zoe_wan_vae_space_factor(vae);
     if (!r->negative) r->negative = "";
     ZOE_TRY(zoe_wan_take_pictures(m, r, size_step(m, 2)));
-    ZOE_TRY(check_size(m, r));
-    ZOE_TRY(check_frames(m, r));
+    ZOE_TRY(zoe_check_size(m->be->ctx, r, size_step(m, 2), size_step(m, 1)));
+    ZOE_TRY(zoe_check_frames(m->be->ctx, r, zoe_wan_vae_time_factor(vae)));
     run->latent_rank = 4;
     run->latent_shape[0] = vae->channels;
     run->latent_shape[1] = (r->frames - 1) / zoe_wan_vae_time_factor(vae) + 1;
@@ -78,36 +59,10 @@ static int prepare(void *model, zoe_request *r, zoe_run *run) {
 
 /* ---- text ---- */
 
-static int encode_prompt(wan_model *m, zoe_run *run, const char *prompt, const char *dump_name, wan_text *out) {
-    zoe_context *ctx = run->ctx;
-    int64_t width = zoe_t5_configuration(m->text)->width;
-    char *clean = NULL;
-    int32_t *ids = NULL;
-    int status;
-    ZOE_TRY_DONE(zoe_text_clean(ctx, prompt, &clean));
-    ZOE_TRY_DONE(zoe_tokenizer_encode(m->tokenizer, clean, ZOE_WAN_TEXT_ROWS, &ids, &out->count));
-    /* Room for the padding rows, which are zeros: the dump has them. */
-    ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, out->states, ZOE_WAN_TEXT_ROWS * width));
-    ZOE_TRY_DONE(zoe_t5_encode(m->text, ids, out->count, out->states));
-    ZOE_TRY_DONE(zoe_run_dump(run, dump_name, 3, (const int64_t[]){1, ZOE_WAN_TEXT_ROWS, width}, out->states));
-done:
-    zoe_free(ctx, clean);
-    zoe_free(ctx, ids);
-    return status;
-}
-
-/* As in the reference, the first expert's scale decides for both. */
-static bool guided(const zoe_request *r) {
-    return r->guidance > 1;
-}
-
 static int encode_text(void *model, zoe_run *run) {
     wan_model *m = model;
-    int status = encode_prompt(m, run, run->request->prompt, "prompt_embeds", &m->prompts[0]);
-    if (status == ZOE_OK && guided(run->request))
-        status = encode_prompt(m, run, run->request->negative, "negative_prompt_embeds", &m->prompts[1]);
-    zoe_weights_unload(zoe_t5_weights(m->text));
-    return status;
+    const zoe_prompt_form form = {m->tokenizer, m->text, ZOE_WAN_TEXT_ROWS, ZOE_PADDING_NONE, .clean = true};
+    return zoe_encode_prompts(run, &form, m->prompts);
 }
 
 static int encode_image(void *model, zoe_run *run) {
@@ -131,7 +86,7 @@ static int choose_expert(wan_model *m, const zoe_run *run, double timestep) {
     zoe_wan_denoiser *d = m->denoisers[expert];
     if (m->expert >= 0) zoe_weights_unload(zoe_wan_denoiser_weights(m->denoisers[m->expert]));
     m->expert = expert;
-    for (int i = 0; i < (guided(run->request) ? 2 : 1); i++)
+    for (int i = 0; i < (zoe_guided(run->request) ? 2 : 1); i++)
         ZOE_TRY(zoe_wan_context_create(d, m->prompts[i].states, m->prompts[i].count, m->features, m->feature_rows,
                                        i ? &m->contexts.negative : &m->contexts.positive));
     return ZOE_OK;
@@ -163,7 +118,7 @@ static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int st
     int count = m->joins_image ? 3 : 1, groups = pictured ? 2 : 1;
     int64_t start = m->grid.size[1] * m->grid.size[2]; /* tokens of the first frame */
     ZOE_TRY(zoe_wan_denoiser_forward(d, &m->grid, &m->contexts.positive, count, parts, groups, timesteps, start, v));
-    if (guided(r)) {
+    if (zoe_guided(r)) {
         ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
         ZOE_TRY(zoe_wan_denoiser_forward(d, &m->grid, &m->contexts.negative, count, parts, groups, timesteps, start, &u));
         ZOE_TRY(zoe_guide(m->be, v, &u, guidance));
@@ -215,11 +170,8 @@ static void finish(void *model) {
     wan_model *m = model;
     zoe_context *ctx = m->be->ctx;
     zoe_weights *weights;
-    for (int i = 0; i < 2; i++) {
-        zoe_free(ctx, m->prompts[i].states);
-        m->prompts[i] = (wan_text){0};
-        zoe_picture_free(ctx, &m->pictures[i]);
-    }
+    zoe_prompts_free(ctx, m->prompts);
+    for (int i = 0; i < 2; i++) zoe_picture_free(ctx, &m->pictures[i]);
     zoe_free(ctx, m->features);
     zoe_backend_free(m->be, m->condition.data);
     m->features = NULL, m->feature_rows = 0, m->condition = (zoe_tensor){0}, m->expert = -1;

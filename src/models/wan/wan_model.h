@@ -20,12 +20,6 @@ typedef struct wan_kind {
     double flow_shift, boundary; /* where the folder has no scheduler configuration or model index */
 } wan_kind;
 
-/* A prompt's states without padding. */
-typedef struct wan_text {
-    float *states; /* [count, text_dim] on the host */
-    int count;
-} wan_text;
-
 /* Keys and values of both prompts for one expert. */
 typedef struct wan_contexts {
     zoe_wan_context positive, negative;
@@ -51,7 +45,7 @@ typedef struct wan_model {
 
     /* of the request under way */
     zoe_picture pictures[2]; /* first and last; rgb NULL: none */
-    wan_text prompts[2];     /* positive and negative */
+    zoe_prompt prompts[2];   /* positive and negative */
     float *features;         /* [feature_rows, width] of CLIP */
     int64_t feature_rows;
     zoe_tensor condition; /* encoded pictures [channels, frames, height, width], in the backend's own memory */
