@@ -8,7 +8,7 @@ find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
 find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/backend/cuda/*.c ${CMAKE_SOURCE_DIR}/src/backend/cuda/*.cu)
-add_library(zoetrope-cuda MODULE ${cuda_sources} src/backend/backend.c src/backend/pool.c src/backend/quantised.c src/base/context.c src/base/tensor.c)
+add_library(zoetrope-cuda MODULE ${cuda_sources} src/backend/backend.c src/backend/pool.c src/backend/profile.c src/backend/quantised.c src/base/context.c src/base/tensor.c)
 set_target_properties(zoetrope-cuda PROPERTIES
   CUDA_STANDARD 17 CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
 target_include_directories(zoetrope-cuda PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include ${CUDNN_INCLUDE_DIR})

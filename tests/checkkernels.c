@@ -543,7 +543,10 @@ static const struct {
     void (*run)(checker *c);
 } operations[] = {
     {"linear", linear},
+    {"quantise", check_quantised_matrices},
+    {"quantised", check_quantised_products},
     {"norm", norm},
+    {"norm_rows", check_quantised_rows},
     {"qk_prepare", qk_prepare},
     {"attention", attention},
     {"conv", conv},

@@ -19,6 +19,11 @@ void check_finite(checker *c);
 /* check_group_norm.c */
 void check_group_norm(checker *c);
 
+/* check_quantised.c; nothing where the backend cannot. */
+void check_quantised_matrices(checker *c);
+void check_quantised_products(checker *c);
+void check_quantised_rows(checker *c);
+
 /* Timings (check_bench.c). */
 void bench_backend(checker *c);
 

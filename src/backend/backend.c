@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "backend/profile.h"
 #include "backend/quantised.h"
 
 #define ALIGNMENT 256
@@ -148,6 +149,14 @@ static void count_bytes(zoe_backend *be, const zoe_tensor *t) {
 
 /* ---- operations ---- */
 
+/* Ends an operation with the backend's work, which a profile may be waiting for. */
+#define RUN(kind, call)                                                                                                    \
+    do {                                                                                                                   \
+        ZOE_TRY(zoe_profile_begin(be));                                                                                    \
+        ZOE_TRY(call);                                                                                                     \
+        return zoe_profile_end(be, kind);                                                                                  \
+    } while (0)
+
 int zoe_op_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p) {
     static const zoe_linear plain = {0};
     if (!p) p = &plain;
@@ -161,7 +170,8 @@ int zoe_op_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe
     CHECK(rows_fit(be, y) && (!zoe_is_quantised(y) || !p->residual), "linear", y, x);
     be->work.linear_flops += 2.0 * (double)rows * (double)in * (double)out;
     count_bytes(be, x), count_bytes(be, w), count_bytes(be, y), count_bytes(be, p->residual);
-    return be->ops->linear(be, y, x, w, p);
+    RUN(w->dtype == ZOE_I8 || w->dtype == ZOE_F8_E4M3 ? ZOE_KIND_NARROW_PRODUCT : ZOE_KIND_PRODUCT,
+        be->ops->linear(be, y, x, w, p));
 }
 
 int zoe_op_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
@@ -170,7 +180,7 @@ int zoe_op_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
     if (!be->ops->quantise)
         return zoe_fail(be->ctx, ZOE_ERR_UNSUPPORTED, "%s computes no quantised products", be->ops->name);
     count_bytes(be, x), count_bytes(be, y);
-    return be->ops->quantise(be, y, x);
+    RUN(ZOE_KIND_REST, be->ops->quantise(be, y, x));
 }
 
 int zoe_op_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p) {
@@ -180,7 +190,7 @@ int zoe_op_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_n
     CHECK(channels(p->weight, width) && channels(p->bias, width), "norm", x, p->weight);
     CHECK(channels(p->scale, width) && channels(p->shift, width) && groups(p->row_group, rows), "norm", x, p->scale);
     count_bytes(be, x), count_bytes(be, y);
-    return be->ops->norm(be, y, x, p);
+    RUN(ZOE_KIND_NORM, be->ops->norm(be, y, x, p));
 }
 
 int zoe_op_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_qk *p) {
@@ -196,7 +206,7 @@ int zoe_op_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const
         CHECK(p->sin && zoe_tensor_same_shape(p->cos, p->sin) && zoe_tensor_dense(p->sin), "qk_prepare", x, p->cos);
     }
     count_bytes(be, x), count_bytes(be, y);
-    return be->ops->qk_prepare(be, y, x, p);
+    RUN(ZOE_KIND_QK, be->ops->qk_prepare(be, y, x, p));
 }
 
 int zoe_op_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
@@ -213,7 +223,7 @@ int zoe_op_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const 
     double pairs = (double)q->shape[0] * (double)q->shape[1] * (double)k->shape[1];
     be->work.attention_flops += 2.0 * pairs * (double)(q->shape[2] + v->shape[2]);
     count_bytes(be, q), count_bytes(be, k), count_bytes(be, v), count_bytes(be, y);
-    return be->ops->attention(be, y, q, k, v, p);
+    RUN(q->shape[1] == k->shape[1] ? ZOE_KIND_ATTENTION : ZOE_KIND_CROSS_ATTENTION, be->ops->attention(be, y, q, k, v, p));
 }
 
 /* Frames of x's kind, each dense, that may lie anywhere. */
@@ -240,7 +250,7 @@ int zoe_op_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_t
     be->work.conv_flops +=
         2.0 * (double)zoe_tensor_count(y) * (double)(w->shape[1] * w->shape[2] * w->shape[3] * w->shape[4]);
     count_bytes(be, x), count_bytes(be, w), count_bytes(be, y), count_bytes(be, p->residual);
-    return be->ops->conv(be, y, x, w, p);
+    RUN(ZOE_KIND_CONV, be->ops->conv(be, y, x, w, p));
 }
 
 /* A map has whole cells over the pixels of x, and frames that x's frames can share. */
@@ -263,38 +273,38 @@ int zoe_op_group_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const
         return zoe_fail(be->ctx, ZOE_ERR_UNSUPPORTED, "the %s backend cannot compute this model's group norms; use the cpu",
                         be->ops->name);
     count_bytes(be, x), count_bytes(be, p->scale), count_bytes(be, p->shift), count_bytes(be, y);
-    return be->ops->group_norm(be, y, x, p);
+    RUN(ZOE_KIND_REST, be->ops->group_norm(be, y, x, p));
 }
 
 int zoe_op_embedding(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids) {
     CHECK(table->rank == 2 && y->rank == 2 && ids->rank == 1 && ids->dtype == ZOE_I32, "embedding", table, ids);
     CHECK(y->shape[0] == ids->shape[0] && y->shape[1] == table->shape[1] && zoe_tensor_dense(table), "embedding", y, table);
     count_bytes(be, y), count_bytes(be, y);
-    return be->ops->embedding(be, y, table, ids);
+    RUN(ZOE_KIND_REST, be->ops->embedding(be, y, table, ids));
 }
 
 int zoe_op_copy(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
     CHECK(zoe_tensor_same_shape(x, y), "copy", x, y);
     count_bytes(be, x), count_bytes(be, y);
-    return be->ops->copy(be, y, x);
+    RUN(ZOE_KIND_REST, be->ops->copy(be, y, x));
 }
 
 int zoe_op_zero(zoe_backend *be, zoe_tensor *y) {
     count_bytes(be, y);
-    return be->ops->zero(be, y);
+    RUN(ZOE_KIND_REST, be->ops->zero(be, y));
 }
 
 int zoe_op_activate(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *times, zoe_act act) {
     CHECK(zoe_tensor_same_shape(x, y) && (!times || zoe_tensor_same_shape(x, times)), "activate", x, y);
     count_bytes(be, x), count_bytes(be, times), count_bytes(be, y);
-    return be->ops->activate(be, y, x, times, act);
+    RUN(ZOE_KIND_REST, be->ops->activate(be, y, x, times, act));
 }
 
 int zoe_op_scale_shift(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale,
                        const zoe_tensor *shift) {
     CHECK(zoe_tensor_same_shape(x, y) && channels(scale, last(x)) && channels(shift, last(x)), "scale_shift", x, y);
     count_bytes(be, x), count_bytes(be, y);
-    return be->ops->scale_shift(be, y, x, scale, shift);
+    RUN(ZOE_KIND_REST, be->ops->scale_shift(be, y, x, scale, shift));
 }
 
 int zoe_op_lincomb(zoe_backend *be, zoe_tensor *y, int count, const zoe_tensor *const *x, const float *coefficients) {
@@ -304,11 +314,11 @@ int zoe_op_lincomb(zoe_backend *be, zoe_tensor *y, int count, const zoe_tensor *
         count_bytes(be, x[i]);
     }
     count_bytes(be, y);
-    return be->ops->lincomb(be, y, count, x, coefficients);
+    RUN(ZOE_KIND_REST, be->ops->lincomb(be, y, count, x, coefficients));
 }
 
 int zoe_op_finite(zoe_backend *be, const zoe_tensor *x, bool *out) {
     CHECK(zoe_tensor_dense(x), "finite", x, NULL);
     count_bytes(be, x);
-    return be->ops->finite(be, x, out);
+    RUN(ZOE_KIND_REST, be->ops->finite(be, x, out));
 }

@@ -135,6 +135,11 @@ typedef struct zoe_backend_ops {
     /* Puts memory behind the arena's first `bytes` bytes; NULL where the system does that when they are touched. */
     int (*grow)(zoe_backend *be, size_t bytes);
 
+    /* Notes when all that was asked for so far is done; NULL where operations are done when they return. */
+    int (*mark)(zoe_backend *be);
+    /* The times noted since the last call, of which there are `count`, in seconds from the first. Waits. */
+    int (*marks)(zoe_backend *be, size_t count, double *seconds);
+
     int (*linear)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
     int (*quantise)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x); /* NULL: has no quantised products */
     int (*norm)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p);
@@ -200,6 +205,7 @@ struct zoe_backend {
     int64_t host_bytes, host_peak; /* memory of zoe_host_alloc() now, and at most so far */
     zoe_arena arena;
     zoe_work work;
+    struct zoe_profile *profile; /* NULL: none is wanted (backend/profile.h) */
 };
 
 /*

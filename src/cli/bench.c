@@ -32,6 +32,26 @@ static void print_report(const json_t *report) {
     if (device > 0) printf("  %-12s %s at most\n", "on device", cli_bytes(memory, device));
 }
 
+/* Kind by kind: time, share of it, rate, and that beside what was measured for large products or copies. */
+static void print_kinds(const json_t *report) {
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(report, "kinds"), i, row) {
+        const json_t *gflops = json_object_get(row, "gflops");
+        double rate = json_number_value(gflops ? gflops : json_object_get(row, "gbytes"));
+        printf("  %-20s %6lld calls %9.3f ms %5.1f %%  %8.1f %s, %3.0f %% of %.1f\n",
+               json_string_value(json_object_get(row, "name")),
+               (long long)json_integer_value(json_object_get(row, "calls")),
+               1e3 * json_number_value(json_object_get(row, "seconds")),
+               100 * json_number_value(json_object_get(row, "share")), rate, gflops ? "GFLOP/s" : "GB/s",
+               100 * json_number_value(json_object_get(row, "ratio")), json_number_value(json_object_get(row, "ceiling")));
+    }
+    const json_t *seconds = json_object_get(report, "profiled_seconds");
+    if (seconds)
+        printf("  %-20s %12s %9.3f ms of %.3f ms with the clock beside it\n", "between operations", "",
+               1e3 * json_number_value(json_object_get(report, "gap_seconds")), 1e3 * json_number_value(seconds));
+}
+
 static int run(const cli_args *args) {
     zoe_context *context;
     if (!cli_open_context(args, &context)) return CLI_USAGE;
@@ -51,6 +71,7 @@ static int run(const cli_args *args) {
         } else {
             json_t *report = json_loads(text, 0, NULL);
             print_report(report);
+            print_kinds(report);
             json_decref(report);
         }
     }

@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "backend/plugin.h"
 #include "formats/json.h"
+#include "pipeline/kinds.h"
 #include "pipeline/measure.h"
 #include "pipeline/model.h"
 #include "pipeline/plan.h"
@@ -53,18 +54,6 @@ static int compare_doubles(const void *a, const void *b) {
 static double median(double *values, int count) {
     qsort(values, (size_t)count, sizeof *values, compare_doubles);
     return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
-}
-
-/* A tensor in the backend's memory, filled with random numbers; freed by zoe_backend_free(t->data). */
-static int random_tensor(bench *b, zoe_tensor *t, zoe_dtype dtype, int64_t rows, int64_t cols) {
-    size_t bytes = (size_t)(rows * cols) * zoe_dtype_size(dtype);
-    void *host = zoe_alloc(b->ctx, bytes);
-    if (!host) return zoe_out_of_memory(b->ctx, bytes, "random data");
-    zoe_random_fill(host, dtype, rows * cols, 1, 0, 1);
-    int status = zoe_backend_alloc(b->be, t, dtype, 2, (const int64_t[]){rows, cols});
-    if (status == ZOE_OK) status = zoe_upload(b->be, t, host);
-    zoe_free(b->ctx, host);
-    return status;
 }
 
 /* Replaces the float matrix by a quantised one. */
@@ -138,27 +127,8 @@ static int time_steps(bench *b, int (*step)(bench *b, void *user), void *user, d
  * [cols, depth]^T; on a device of a large product through the backend, in the type of its activations.
  */
 static int measure_ceiling(bench *b, int64_t rows, int64_t cols, int64_t depth, double *gflops) {
-    enum { SIDE = 8192, RUNS = 5 };
-    zoe_tensor x = {0}, w = {0}, y = {0};
-    double best = 0;
-    int status;
     if (b->be->ops->host_memory) return zoe_measure_sgemm(b->ctx, rows, cols, depth, gflops);
-    ZOE_TRY_DONE(random_tensor(b, &x, b->be->dtype, SIDE, SIDE));
-    ZOE_TRY_DONE(random_tensor(b, &w, b->be->dtype, SIDE, SIDE));
-    ZOE_TRY_DONE(random_tensor(b, &y, b->be->dtype, SIDE, SIDE));
-    for (int i = 0; i <= RUNS; i++) { /* the first one warms up */
-        double start = zoe_now();
-        ZOE_TRY_DONE(zoe_op_linear(b->be, &y, &x, &w, NULL));
-        ZOE_TRY_DONE(zoe_synchronize(b->be));
-        double seconds = zoe_now() - start;
-        if (i == 1 || (i > 1 && seconds < best)) best = seconds;
-    }
-    *gflops = 2e-9 * SIDE * SIDE * SIDE / best;
-done:
-    zoe_backend_free(b->be, x.data);
-    zoe_backend_free(b->be, w.data);
-    zoe_backend_free(b->be, y.data);
-    return status;
+    return zoe_measure_product(b->be, b->be->dtype, gflops);
 }
 
 /* ---- linear ---- */
@@ -187,11 +157,11 @@ static int bench_linear(bench *b) {
     ZOE_TRY(add_shape(b, "outputs", s->outputs));
     ZOE_TRY(zoe_report_set(b->ctx, b->shape, "weights", json_string(quantised ? s->linear : s->dtype)));
     int status;
-    ZOE_TRY_DONE(random_tensor(b, &d.x, b->be->dtype, s->tokens, s->inputs));
-    ZOE_TRY_DONE(random_tensor(b, &d.w, dtype, s->outputs, s->inputs));
+    ZOE_TRY_DONE(zoe_random_tensor(b->be, &d.x, b->be->dtype, s->tokens, s->inputs));
+    ZOE_TRY_DONE(zoe_random_tensor(b->be, &d.w, dtype, s->outputs, s->inputs));
     if (quantised) ZOE_TRY_DONE(quantise(b, &d.w, linear.denoiser));
-    ZOE_TRY_DONE(random_tensor(b, &d.bias, ZOE_F32, 1, s->outputs));
-    ZOE_TRY_DONE(random_tensor(b, &d.y, b->be->dtype, s->tokens, s->outputs));
+    ZOE_TRY_DONE(zoe_random_tensor(b->be, &d.bias, ZOE_F32, 1, s->outputs));
+    ZOE_TRY_DONE(zoe_random_tensor(b->be, &d.y, b->be->dtype, s->tokens, s->outputs));
     ZOE_TRY_DONE(time_steps(b, linear_step, &d, &flops));
     ZOE_TRY_DONE(measure_ceiling(b, s->tokens, s->outputs, s->inputs, &ceiling));
     ZOE_TRY_DONE(add_rates(b, flops, ceiling));
@@ -226,10 +196,10 @@ static int bench_attention(bench *b) {
     ZOE_TRY(add_shape(b, "heads", s->heads));
     ZOE_TRY(add_shape(b, "head_dim", s->head_dim));
     int status;
-    ZOE_TRY_DONE(random_tensor(b, &d.q, b->be->dtype, s->tokens, channels));
-    ZOE_TRY_DONE(random_tensor(b, &d.k, b->be->dtype, s->tokens, channels));
-    ZOE_TRY_DONE(random_tensor(b, &d.v, b->be->dtype, s->tokens, channels));
-    ZOE_TRY_DONE(random_tensor(b, &d.y, b->be->dtype, s->tokens, channels));
+    ZOE_TRY_DONE(zoe_random_tensor(b->be, &d.q, b->be->dtype, s->tokens, channels));
+    ZOE_TRY_DONE(zoe_random_tensor(b->be, &d.k, b->be->dtype, s->tokens, channels));
+    ZOE_TRY_DONE(zoe_random_tensor(b->be, &d.v, b->be->dtype, s->tokens, channels));
+    ZOE_TRY_DONE(zoe_random_tensor(b->be, &d.y, b->be->dtype, s->tokens, channels));
     ZOE_TRY_DONE(time_steps(b, attention_step, &d, &flops));
     ZOE_TRY_DONE(measure_ceiling(b, 1536, 1536, 4096, &ceiling));
     ZOE_TRY_DONE(add_rates(b, flops, ceiling));
@@ -342,6 +312,26 @@ static int add_memory(bench *b, int64_t planned_device, int64_t planned_host) {
                           json_real(w->read_seconds > 0 ? 1e-9 * (double)w->read / w->read_seconds : 0));
 }
 
+/* One more run, operation by operation, beside what products and copies reach; in the report as "kinds". */
+static int add_kinds(bench *b, zoe_bench_task *task, double gflops) {
+    zoe_ceilings ceilings = {.gflops = gflops, .narrow_gflops = gflops};
+    zoe_linear_policy linear;
+    zoe_profile_times times;
+    ZOE_TRY(zoe_linear_policy_find(b->ctx, b->settings->linear, &linear));
+    zoe_dtype form = linear.denoiser.dtype;
+    ZOE_TRY(zoe_profile_open(b->be));
+    int status = task->run(task->state), closed = zoe_profile_close(b->be, &times);
+    ZOE_TRY(status);
+    ZOE_TRY(closed);
+    if (b->be->ops->host_memory) {
+        ZOE_TRY(zoe_measure_copy(b->ctx, &ceilings.gbytes));
+    } else {
+        ZOE_TRY(zoe_measure_device_copy(b->be, &ceilings.gbytes));
+        if (form == ZOE_I8 || form == ZOE_F8_E4M3) ZOE_TRY(zoe_measure_product(b->be, form, &ceilings.narrow_gflops));
+    }
+    return zoe_report_kinds(b->ctx, b->report, &times, &ceilings);
+}
+
 static int time_network(bench *b, const char *part) {
     const zoe_bench_settings *s = b->settings;
     zoe_config config = {0};
@@ -369,6 +359,7 @@ static int time_network(bench *b, const char *part) {
     zoe_arena_trim(b->be);
     ZOE_TRY_DONE(measure_ceiling(b, 1536, 1536, 4096, &ceiling));
     ZOE_TRY_DONE(add_rates(b, flops, ceiling));
+    ZOE_TRY_DONE(add_kinds(b, &task, ceiling));
 done:
     if (task.close) task.close(task.state);
     zoe_config_free(&config);

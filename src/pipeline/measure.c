@@ -5,7 +5,9 @@
 #include <omp.h>
 #include <string.h>
 
-#include "backend/backend.h"
+#include "backend/quantised.h"
+#include "weights/convert.h"
+#include "weights/quantise.h"
 
 /* Repetitions stop after some time too, for large products on slow machines. */
 enum { REPEATS = 5 };
@@ -89,4 +91,87 @@ int zoe_measure_copy(zoe_context *ctx, double *gbytes) {
     zoe_free(ctx, memory);
     *gbytes = 2e-9 * (double)PART * PARTS / best;
     return ZOE_OK;
+}
+
+/* ---- on a device ---- */
+
+int zoe_random_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int64_t rows, int64_t cols) {
+    size_t bytes = (size_t)(rows * cols) * zoe_dtype_size(dtype);
+    void *host = zoe_alloc(be->ctx, bytes);
+    if (!host) return zoe_out_of_memory(be->ctx, bytes, "random data");
+    zoe_random_fill(host, dtype, rows * cols, 1, 0, 1);
+    int status = zoe_backend_alloc(be, t, dtype, 2, (const int64_t[]){rows, cols});
+    if (status == ZOE_OK) status = zoe_upload(be, t, host);
+    zoe_free(be->ctx, host);
+    return status;
+}
+
+/* The best of some rounds of IN_A_ROW runs, in seconds for one; the first round warms up. */
+static int time_rounds(zoe_backend *be,
+                       int (*run)(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w), zoe_tensor *y,
+                       const zoe_tensor *x, const zoe_tensor *w, double *best) {
+    enum { IN_A_ROW = 8 };
+    *best = INFINITY;
+    for (int i = 0; i <= REPEATS; i++) {
+        double start = zoe_now();
+        for (int j = 0; j < IN_A_ROW; j++) ZOE_TRY(run(be, y, x, w));
+        ZOE_TRY(zoe_synchronize(be));
+        double seconds = (zoe_now() - start) / IN_A_ROW;
+        if (i > 0 && seconds < *best) *best = seconds;
+    }
+    return ZOE_OK;
+}
+
+static int run_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w) {
+    return zoe_op_linear(be, y, x, w, NULL);
+}
+
+static int run_copy(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w) {
+    (void)w;
+    return zoe_op_copy(be, y, x);
+}
+
+/* Puts a matrix of int8 or fp8 in the place of one of floats. */
+static int narrow(zoe_backend *be, zoe_tensor *t, zoe_dtype form) {
+    zoe_tensor q = zoe_quantised_of(NULL, form, t->shape[0], t->shape[1], 0);
+    ZOE_TRY(zoe_form_alloc(be, &q));
+    int status = zoe_op_quantise(be, &q, t);
+    zoe_backend_free(be, t->data);
+    *t = q;
+    return status;
+}
+
+int zoe_measure_product(zoe_backend *be, zoe_dtype form, double *gflops) {
+    enum { SIDE = 8192 };
+    zoe_tensor x = {0}, w = {0}, y = {0};
+    double best;
+    int status;
+    ZOE_TRY_DONE(zoe_random_tensor(be, &x, be->dtype, SIDE, SIDE));
+    ZOE_TRY_DONE(zoe_random_tensor(be, &w, be->dtype, SIDE, SIDE));
+    ZOE_TRY_DONE(zoe_random_tensor(be, &y, be->dtype, SIDE, SIDE));
+    if (form != be->dtype) {
+        ZOE_TRY_DONE(narrow(be, &x, form));
+        ZOE_TRY_DONE(narrow(be, &w, form));
+    }
+    ZOE_TRY_DONE(time_rounds(be, run_linear, &y, &x, &w, &best));
+    *gflops = 2e-9 * SIDE * SIDE * SIDE / best;
+done:
+    zoe_backend_free(be, x.data);
+    zoe_backend_free(be, w.data);
+    zoe_backend_free(be, y.data);
+    return status;
+}
+
+int zoe_measure_device_copy(zoe_backend *be, double *gbytes) {
+    zoe_tensor x = {0}, y = {0};
+    double best;
+    int status;
+    ZOE_TRY_DONE(zoe_random_tensor(be, &x, ZOE_BF16, 16384, 16384));
+    ZOE_TRY_DONE(zoe_random_tensor(be, &y, ZOE_BF16, 16384, 16384));
+    ZOE_TRY_DONE(time_rounds(be, run_copy, &y, &x, NULL, &best));
+    *gbytes = 2e-9 * (double)zoe_tensor_bytes(&x) / best;
+done:
+    zoe_backend_free(be, x.data);
+    zoe_backend_free(be, y.data);
+    return status;
 }

@@ -2,7 +2,7 @@
 #ifndef ZOE_PIPELINE_MEASURE_H
 #define ZOE_PIPELINE_MEASURE_H
 
-#include "base/context.h"
+#include "backend/backend.h"
 
 /*
  * GFLOP/s of a float32 matrix product, [rows, depth] x [cols, depth]^T, on the context's threads: OpenBLAS' or the own
@@ -12,5 +12,15 @@ int zoe_measure_sgemm(zoe_context *ctx, int64_t rows, int64_t cols, int64_t dept
 
 /* GB/s (10^9 bytes, read and written) of copying memory that fits in no cache, on the context's threads. */
 int zoe_measure_copy(zoe_context *ctx, double *gbytes);
+
+/* A tensor [rows, cols] in the backend's memory, filled with random numbers; freed by zoe_backend_free(t->data). */
+int zoe_random_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int64_t rows, int64_t cols);
+
+/* GFLOP/s of a large product on a device, of weights in `form`: a float type, or int8 or fp8 with rows already quantised.
+ */
+int zoe_measure_product(zoe_backend *be, zoe_dtype form, double *gflops);
+
+/* GB/s (10^9 bytes, read and written) of copying on a device. */
+int zoe_measure_device_copy(zoe_backend *be, double *gbytes);
 
 #endif

@@ -44,6 +44,7 @@ static void cuda_close(zoe_backend *be) {
     cudaFree(cuda->blas_workspace);
     cudaFree(cuda->flag);
     zoe_cuda_copies_close(cuda);
+    zoe_cuda_marks_close(cuda);
     zoe_cuda_staging_close(cuda);
     zoe_pool_close(&cuda->pool);
     zoe_cuda_arena_close(cuda);
@@ -56,6 +57,7 @@ static const zoe_backend_ops ops = {
     .key_repeats = true,
     .computes = true,
     .scratch = true,
+    .quantised_rows = true,
     .close = cuda_close,
     .alloc = zoe_cuda_alloc,
     .free = zoe_cuda_free,
@@ -73,7 +75,10 @@ static const zoe_backend_ops ops = {
     .copy_expect = zoe_cuda_copy_expect,
     .trim = zoe_cuda_arena_trim,
     .grow = zoe_cuda_arena_grow,
+    .mark = zoe_cuda_mark,
+    .marks = zoe_cuda_marks_take,
     .linear = zoe_cuda_linear,
+    .quantise = zoe_cuda_quantise,
     .norm = zoe_cuda_norm,
     .qk_prepare = zoe_cuda_qk_prepare,
     .attention = zoe_cuda_attention,

@@ -52,6 +52,12 @@ typedef struct zoe_cuda_copies {
     bool expecting;       /* one has begun */
 } zoe_cuda_copies;
 
+/* Events that note times, kept for the next time. */
+typedef struct zoe_cuda_marks {
+    cudaEvent_t *events;
+    size_t used, count, capacity;
+} zoe_cuda_marks;
+
 typedef struct zoe_cuda {
     zoe_backend base;
     int device, level, processors;
@@ -65,6 +71,7 @@ typedef struct zoe_cuda {
     zoe_cuda_staging staging;
     zoe_cuda_fetch fetch;
     zoe_cuda_copies copies;
+    zoe_cuda_marks marks;
     size_t granularity;        /* of the arena's growth */
     zoe_cuda_physical *pieces; /* of the arena, each `granularity` bytes, from its base on */
     size_t piece_count, piece_capacity;
@@ -81,6 +88,12 @@ static inline zoe_cuda *zoe_cuda_of(zoe_backend *be) {
 int zoe_cuda_check(zoe_backend *be, cudaError_t error, const char *what);
 int zoe_cuda_blas_check(zoe_backend *be, cublasStatus_t status, const char *what);
 #define ZOE_CUDA(be, call) ZOE_TRY(zoe_cuda_check((be), (call), #call))
+
+/* ---- times ---- */
+
+int zoe_cuda_mark(zoe_backend *be);
+int zoe_cuda_marks_take(zoe_backend *be, size_t count, double *seconds);
+void zoe_cuda_marks_close(zoe_cuda *cuda);
 
 /* ---- memory ---- */
 
@@ -111,8 +124,10 @@ void zoe_cuda_copies_close(zoe_cuda *cuda);
 
 /* ---- matrix products ---- */
 
-/* y[batch][rows, cols] = alpha x[batch][rows, depth] w[batch]^T + beta c[batch], row-major; w is [cols, depth] or, when
- * `straight`, [depth, cols]. */
+/*
+ * y[batch][rows, cols] = alpha x[batch][rows, depth] w[batch]^T + beta c[batch], row-major; w is [cols, depth] or, when
+ * `straight`, [depth, cols]. Products of int8 are of int32; those of fp8 may be scaled by row and column, on Hopper.
+ */
 typedef struct zoe_cuda_product {
     int64_t rows, cols, depth, batch;
     int64_t ldx, ldw, ldy, ldc;     /* row strides */
@@ -121,8 +136,10 @@ typedef struct zoe_cuda_product {
     int straight;
     int epilogue; /* cublasLtEpilogue_t */
     float alpha, beta;
+    const float *row_scale, *col_scale; /* both or none */
 } zoe_cuda_product;
 
+/* ZOE_ERR_UNSUPPORTED where cuBLASLt cannot. */
 int zoe_cuda_multiply(zoe_cuda *cuda, const zoe_cuda_product *p, void *y, const void *x, const void *w, const void *c,
                       const void *bias);
 void zoe_cuda_plans_close(zoe_cuda *cuda);
@@ -136,7 +153,12 @@ void zoe_cuda_sdpa_close(zoe_cuda *cuda);
 
 /* ---- operations ---- */
 
+/* linear with weights of a quantised form; rows that are quantised for it and wide results are kept on the arena. */
+int zoe_cuda_linear_quantised(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
+int zoe_cuda_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x);
 int zoe_cuda_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p);
+/* The bias in the result's type, as the epilogues take it; on the arena. */
+int zoe_cuda_epilogue_bias(zoe_cuda *cuda, const zoe_tensor *y, const zoe_linear *p, const void **bias);
 int zoe_cuda_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p);
 int zoe_cuda_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_qk *p);
 int zoe_cuda_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
@@ -158,6 +180,9 @@ static inline int64_t zoe_cuda_row_stride(const zoe_tensor *t) {
         if (t->shape[i] != 1) return t->stride[i];
     return t->shape[t->rank - 1];
 }
+
+/* What follows a product, for `rows` rows of y; the sum is left to be filled in. */
+zoe_cuda_finish zoe_cuda_finish_of(zoe_tensor *y, const zoe_linear *p, int64_t rows);
 
 /* A tensor of one of the types that the kernels read and write. */
 int zoe_cuda_need_float(zoe_backend *be, const char *op, const zoe_tensor *t);

@@ -4,6 +4,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <stdint.h>
 
 #include "backend/cuda/kernels.h"
@@ -49,6 +50,12 @@ __device__ __forceinline__ void load8(float *to, const float *from) {
     to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
 }
 
+__device__ __forceinline__ void load8(float *to, const int32_t *from) {
+    int4 a = ((const int4 *)from)[0], b = ((const int4 *)from)[1];
+    to[0] = (float)a.x, to[1] = (float)a.y, to[2] = (float)a.z, to[3] = (float)a.w;
+    to[4] = (float)b.x, to[5] = (float)b.y, to[6] = (float)b.z, to[7] = (float)b.w;
+}
+
 __device__ __forceinline__ void load8(float *to, const bf16 *from) {
     uint4 raw = *(const uint4 *)from;
     uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
@@ -81,6 +88,56 @@ __device__ __forceinline__ float activation(float x, int act) {
     return x;
 }
 
+/* ---- quantisation: the same bits as on the CPU ---- */
+
+/* A scale and what stands in for dividing by it. */
+struct narrow_scale {
+    float scale, inverse;
+};
+
+__device__ __forceinline__ narrow_scale scale_of(float scale) {
+    return {scale, scale != 0 ? 1.0f / scale : 0.0f};
+}
+
+/* The scale of a row of int8 or fp8. */
+__device__ __forceinline__ narrow_scale scale_for(float largest, int type) {
+    return scale_of(largest / (type == ZOE_I8 ? 127.0f : ZOE_CUDA_E4M3_MAX));
+}
+
+/* x / scale within -limit .. limit; a NaN counts as `limit`. The quotient's remainder makes it exact (Markstein). */
+__device__ __forceinline__ float quantised(float x, narrow_scale s, float limit) {
+    float value = x * s.inverse;
+    value = copysignf(fmaf(fmaf(-value, s.scale, x), s.inverse, value), x);
+    value = value < -limit ? -limit : value < limit ? value : limit;
+    return s.inverse != 0 ? value : 0; /* also of an infinite scale */
+}
+
+/* Two elements of a row of int8 or fp8, without corrections: no larger than what the scale was made for. */
+__device__ __forceinline__ uint32_t to_narrow_fast(float low, float high, narrow_scale s, int type) {
+    low *= s.inverse, high *= s.inverse;
+    if (type == ZOE_I8) return ((uint32_t)__float2int_rn(low) & 0xff) | ((uint32_t)__float2int_rn(high) & 0xff) << 8;
+    return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
+}
+
+/* Two elements of a row of int8 or fp8. */
+__device__ __forceinline__ uint32_t to_narrow(float low, float high, narrow_scale s, int type) {
+    if (type == ZOE_I8)
+        return ((uint32_t)__float2int_rn(quantised(low, s, 127)) & 0xff) |
+               ((uint32_t)__float2int_rn(quantised(high, s, 127)) & 0xff) << 8;
+    float2 pair = make_float2(quantised(low, s, ZOE_CUDA_E4M3_MAX), quantised(high, s, ZOE_CUDA_E4M3_MAX));
+    return __nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3);
+}
+
+__device__ __forceinline__ float from_e4m3(uint8_t code) {
+    return __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
+}
+
+/* The larger magnitude, where a NaN is larger than all: the bits of magnitudes are in their order. */
+__device__ __forceinline__ float larger(float a, float b) {
+    uint32_t x = __float_as_uint(a) & 0x7fffffff, y = __float_as_uint(b) & 0x7fffffff;
+    return __uint_as_float(x > y ? x : y);
+}
+
 /* Sum over aligned groups of LANES threads; 256 lanes are a whole block, whose threads must all call it. */
 template <int LANES> __device__ __forceinline__ float group_sum(float x) {
 #pragma unroll
@@ -97,8 +154,24 @@ template <int LANES> __device__ __forceinline__ float group_sum(float x) {
     return x;
 }
 
+/* The largest magnitude likewise. */
+template <int LANES> __device__ __forceinline__ float group_largest(float x) {
+#pragma unroll
+    for (int step = (LANES < 32 ? LANES : 32) / 2; step > 0; step /= 2)
+        x = larger(x, __shfl_xor_sync(0xffffffffu, x, step));
+    if (LANES > 32) {
+        __shared__ float parts[LANES > 32 ? LANES / 32 : 1];
+        __syncthreads(); /* the results of the call before were read */
+        if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < LANES / 32; i++) x = larger(x, parts[i]);
+    }
+    return x;
+}
+
 static inline size_t zoe_cuda_type_size(int type) {
-    return type == ZOE_F32 ? 4 : 2;
+    return type == ZOE_F32 || type == ZOE_I32 ? 4 : type == ZOE_I8 || type == ZOE_F8_E4M3 ? 1 : 2;
 }
 
 static inline bool aligned16(const void *ptr) {

@@ -96,13 +96,20 @@ cudaError_t zoe_cuda_launch_walk(const zoe_cuda_walk *w, cudaStream_t stream) {
 
 /* ---- the end of a linear layer ---- */
 
-template <typename T> __global__ void __launch_bounds__(THREADS) finish_kernel(zoe_cuda_finish p) {
+/* The sum in S, all else in T. */
+template <typename S, typename T> __global__ void __launch_bounds__(THREADS) finish_kernel(zoe_cuda_finish p) {
     int64_t width = p.cols / 8;
     for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < p.rows * width;
          at += (int64_t)gridDim.x * THREADS) {
         int64_t row = at / width, column = at % width * 8;
         float v[8], a[8];
-        load8(v, (const T *)p.sum + row * p.lds + column);
+        load8(v, (const S *)p.sum + row * p.lds + column);
+        if (p.row_scale) {
+            float scale = p.row_scale[row];
+            load8(a, p.col_scale + column);
+#pragma unroll
+            for (int j = 0; j < 8; j++) v[j] *= scale * a[j];
+        }
         if (p.bias) {
             load8(a, p.bias + column);
 #pragma unroll
@@ -127,6 +134,7 @@ template <typename T> __global__ void __launch_bounds__(THREADS) finish_kernel(z
 }
 
 __device__ __forceinline__ void finish_one(const zoe_cuda_finish &p, float sum, int64_t row, int64_t column) {
+    if (p.row_scale) sum *= p.row_scale[row] * p.col_scale[column];
     if (p.bias) sum += p.bias[column];
     sum = activation(sum, p.act);
     if (p.gate) sum *= p.gate[(p.group ? p.group[row] * p.ldg : 0) + column];
@@ -134,26 +142,40 @@ __device__ __forceinline__ void finish_one(const zoe_cuda_finish &p, float sum, 
     store_any(p.y, p.y_type, row * p.ldy + column, sum);
 }
 
+__device__ __forceinline__ float sum_at(const zoe_cuda_finish &p, int64_t at) {
+    return p.sum_type == ZOE_I32 ? (float)((const int32_t *)p.sum)[at] : load_any(p.sum, p.sum_type, at);
+}
+
 __global__ void __launch_bounds__(THREADS) any_finish_kernel(zoe_cuda_finish p) {
     for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < p.rows * p.cols;
          at += (int64_t)gridDim.x * THREADS) {
         int64_t row = at / p.cols, column = at % p.cols;
-        finish_one(p, load_any(p.sum, p.sum_type, row * p.lds + column), row, column);
+        finish_one(p, sum_at(p, row * p.lds + column), row, column);
     }
 }
 
 cudaError_t zoe_cuda_launch_finish(const zoe_cuda_finish *p, cudaStream_t stream) {
-    const void *pointers[] = {p->sum, p->residual, p->y, p->bias, p->gate};
-    bool same = p->sum_type == p->y_type && (!p->residual || p->residual_type == p->y_type) && p->y_type != ZOE_F16;
-    bool vectors = same && p->cols % 8 == 0 && p->lds % 8 == 0 && p->ldr % 8 == 0 && p->ldy % 8 == 0 && p->ldg % 4 == 0;
-    for (int i = 0; i < 5; i++) vectors = vectors && aligned16(pointers[i]);
+    const void *pointers[] = {p->sum, p->residual, p->y, p->bias, p->gate, p->col_scale};
+    bool narrow = p->y_type == ZOE_BF16, narrow_sum = p->sum_type == ZOE_BF16;
+    bool known =
+        (narrow || p->y_type == ZOE_F32) && (p->sum_type == ZOE_F32 || p->sum_type == ZOE_I32 || (narrow && narrow_sum));
+    bool vectors = known && (!p->residual || p->residual_type == p->y_type) && p->cols % 8 == 0 && p->lds % 8 == 0 &&
+                   p->ldr % 8 == 0 && p->ldy % 8 == 0 && p->ldg % 4 == 0;
+    unsigned blocks = blocks_for(vectors ? p->rows * p->cols / 8 : p->rows * p->cols);
+    for (int i = 0; i < 6; i++) vectors = vectors && aligned16(pointers[i]);
     if (p->rows * p->cols <= 0) return cudaSuccess;
-    if (vectors && p->y_type == ZOE_BF16)
-        finish_kernel<bf16><<<blocks_for(p->rows * p->cols / 8), THREADS, 0, stream>>>(*p);
-    else if (vectors)
-        finish_kernel<float><<<blocks_for(p->rows * p->cols / 8), THREADS, 0, stream>>>(*p);
+    if (!vectors)
+        any_finish_kernel<<<blocks, THREADS, 0, stream>>>(*p);
+    else if (narrow_sum)
+        finish_kernel<bf16, bf16><<<blocks, THREADS, 0, stream>>>(*p);
+    else if (narrow && p->sum_type == ZOE_I32)
+        finish_kernel<int32_t, bf16><<<blocks, THREADS, 0, stream>>>(*p);
+    else if (p->sum_type == ZOE_I32)
+        finish_kernel<int32_t, float><<<blocks, THREADS, 0, stream>>>(*p);
+    else if (narrow)
+        finish_kernel<float, bf16><<<blocks, THREADS, 0, stream>>>(*p);
     else
-        any_finish_kernel<<<blocks_for(p->rows * p->cols), THREADS, 0, stream>>>(*p);
+        finish_kernel<float, float><<<blocks, THREADS, 0, stream>>>(*p);
     return cudaGetLastError();
 }
 
@@ -209,6 +231,20 @@ __global__ void __launch_bounds__(THREADS) to_bf16_kernel(bf16 *y, const float *
 
 cudaError_t zoe_cuda_launch_to_bf16(void *y, const float *x, int64_t count, cudaStream_t stream) {
     to_bf16_kernel<<<blocks_for(count), THREADS, 0, stream>>>((bf16 *)y, x, count);
+    return cudaGetLastError();
+}
+
+__global__ void __launch_bounds__(THREADS) fold_gate_kernel(float *scale_out, bf16 *bias_out, const float *scale,
+                                                            const float *bias, const float *gate, int64_t count) {
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= count) return;
+    scale_out[i] = scale[i] * gate[i];
+    bias_out[i] = __float2bfloat16_rn(bias ? bias[i] * gate[i] : 0);
+}
+
+cudaError_t zoe_cuda_launch_fold_gate(float *scale_out, void *bias_out, const float *scale, const float *bias,
+                                      const float *gate, int64_t count, cudaStream_t stream) {
+    fold_gate_kernel<<<blocks_for(count), THREADS, 0, stream>>>(scale_out, (bf16 *)bias_out, scale, bias, gate, count);
     return cudaGetLastError();
 }
 

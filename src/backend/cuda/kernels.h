@@ -14,14 +14,18 @@ extern "C" {
 enum { ZOE_CUDA_ACT_NONE, ZOE_CUDA_ACT_SILU, ZOE_CUDA_ACT_GELU_TANH, ZOE_CUDA_ACT_GELU_ERF };
 enum { ZOE_CUDA_NORM_LAYER, ZOE_CUDA_NORM_RMS, ZOE_CUDA_NORM_L2, ZOE_CUDA_NORM_NONE };
 
+#define ZOE_CUDA_E4M3_MAX 448.0f
+
 /* y = rotate(act(norm(x) * weight + bias) * (1 + scale) + shift)) on rows that are `parts` equal parts of a token each. */
 typedef struct zoe_cuda_rows {
     const void *x;
     void *y;
-    int x_type, y_type; /* zoe_dtype */
+    int x_type, y_type; /* zoe_dtype; y may be int8 or fp8 */
+    float *y_scale;     /* [tokens], of int8 and fp8 */
     int64_t tokens, ldx, ldy;
     int parts, width; /* of a part */
     int kind, act;
+    bool exact; /* int8 and fp8 as the CPU rounds them; otherwise a unit in the last place of the quotients is let go */
     float eps;
     const float *weight, *bias; /* [width] */
     const float *scale, *shift; /* [groups, width] */
@@ -32,12 +36,13 @@ typedef struct zoe_cuda_rows {
 } zoe_cuda_rows;
 cudaError_t zoe_cuda_launch_rows(const zoe_cuda_rows *p, cudaStream_t stream);
 
-/* y = residual + gate * act(sum + bias), row by row. */
+/* y = residual + gate * act(row_scale * col_scale * sum + bias), row by row. */
 typedef struct zoe_cuda_finish {
     const void *sum, *residual;
     void *y;
     int sum_type, residual_type, y_type;
     int64_t rows, cols, lds, ldr, ldy;
+    const float *row_scale, *col_scale; /* both or none */
     const float *bias, *gate;
     int64_t ldg;
     const int32_t *group;
@@ -48,6 +53,24 @@ cudaError_t zoe_cuda_launch_finish(const zoe_cuda_finish *p, cudaStream_t stream
 /* The same with sum = x w^T, for a few rows: every weight is read once for eight rows of x. */
 cudaError_t zoe_cuda_launch_few_rows(const zoe_cuda_finish *p, const void *x, int x_type, int64_t ldx, const void *w,
                                      int w_type, int64_t depth, cudaStream_t stream);
+
+/* scale_out = scale * gate and, in bf16, bias_out = bias * gate; bias NULL: zeros. */
+cudaError_t zoe_cuda_launch_fold_gate(float *scale_out, void *bias_out, const float *scale, const float *bias,
+                                      const float *gate, int64_t count, cudaStream_t stream);
+
+/* A matrix of int4 or nvfp4 (backend/quantised.h): made from x, or widened to y of bf16 or f32. */
+typedef struct zoe_cuda_four_bits {
+    const void *x;
+    void *data, *scales;
+    float *global; /* of nvfp4 */
+    int type, x_type, group;
+    int64_t count; /* elements; whole groups */
+} zoe_cuda_four_bits;
+cudaError_t zoe_cuda_launch_four_bits(const zoe_cuda_four_bits *p, cudaStream_t stream);
+cudaError_t zoe_cuda_launch_widen_four_bits(void *y, int y_type, const zoe_cuda_four_bits *p, cudaStream_t stream);
+
+/* Codes of int8 or fp8 as bf16, without their scales; in multiples of 16. */
+cudaError_t zoe_cuda_launch_widen(void *y, const void *x, int type, int64_t count, cudaStream_t stream);
 
 cudaError_t zoe_cuda_launch_to_bf16(void *y, const float *x, int64_t count, cudaStream_t stream);
 

@@ -2,10 +2,11 @@
 #include <string.h>
 
 #include "backend/cuda/cuda.h"
+#include "backend/quantised.h"
 
 #define FEW_ROWS 8 /* rows up to which one pass over the weights by a plain kernel is best */
 
-static zoe_cuda_finish finish_of(zoe_tensor *y, const zoe_linear *p, int64_t rows) {
+zoe_cuda_finish zoe_cuda_finish_of(zoe_tensor *y, const zoe_linear *p, int64_t rows) {
     zoe_cuda_finish f = {.y = y->data,
                          .y_type = y->dtype,
                          .rows = rows,
@@ -23,8 +24,7 @@ static zoe_cuda_finish finish_of(zoe_tensor *y, const zoe_linear *p, int64_t row
     return f;
 }
 
-/* The bias in the result's type, as the epilogues take it; on the arena. */
-static int epilogue_bias(zoe_cuda *cuda, const zoe_tensor *y, const zoe_linear *p, const void **bias) {
+int zoe_cuda_epilogue_bias(zoe_cuda *cuda, const zoe_tensor *y, const zoe_linear *p, const void **bias) {
     zoe_backend *be = &cuda->base;
     zoe_tensor narrow;
     *bias = p->bias ? p->bias->data : NULL;
@@ -60,7 +60,7 @@ static int product(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, const zoe
                           .epilogue = CUBLASLT_EPILOGUE_DEFAULT,
                           .alpha = 1};
     if (whole) {
-        ZOE_TRY(epilogue_bias(cuda, y, p, &bias));
+        ZOE_TRY(zoe_cuda_epilogue_bias(cuda, y, p, &bias));
         bool gelu = p->act == ZOE_ACT_GELU_TANH;
         g.epilogue = bias ? (gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS)
                           : (gelu ? CUBLASLT_EPILOGUE_GELU : CUBLASLT_EPILOGUE_DEFAULT);
@@ -72,28 +72,32 @@ static int product(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, const zoe
         g.ldy = g.cols;
     }
     ZOE_TRY(zoe_cuda_multiply(cuda, &g, sum.data, x->data, w->data, NULL, NULL));
-    zoe_cuda_finish f = finish_of(y, p, rows);
+    zoe_cuda_finish f = zoe_cuda_finish_of(y, p, rows);
     f.sum = sum.data, f.sum_type = y->dtype, f.lds = g.ldy;
     return zoe_cuda_check(be, zoe_cuda_launch_finish(&f, cuda->stream), "linear");
 }
 
-int zoe_cuda_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p) {
-    zoe_cuda *cuda = zoe_cuda_of(be);
+static int floats(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p) {
+    zoe_backend *be = &cuda->base;
     const zoe_tensor *all[] = {y, x, w, p->residual};
     int64_t rows = zoe_tensor_rows(x);
     for (int i = 0; i < 4; i++) ZOE_TRY(zoe_cuda_need_float(be, "linear", all[i]));
-    if (rows <= 0 || w->shape[0] <= 0) return ZOE_OK;
-    ZOE_CUDA(be, cudaSetDevice(cuda->device));
     bool same = x->dtype == w->dtype && y->dtype == x->dtype && x->dtype != ZOE_F16 && w->shape[1] > 0;
-    if (rows <= FEW_ROWS || !same) {
-        zoe_cuda_finish f = finish_of(y, p, rows);
-        return zoe_cuda_check(be,
-                              zoe_cuda_launch_few_rows(&f, x->data, x->dtype, zoe_cuda_row_stride(x), w->data, w->dtype,
-                                                       w->shape[1], cuda->stream),
-                              "linear");
-    }
+    if (rows > FEW_ROWS && same) return product(cuda, y, x, w, p, rows);
+    zoe_cuda_finish f = zoe_cuda_finish_of(y, p, rows);
+    return zoe_cuda_check(be,
+                          zoe_cuda_launch_few_rows(&f, x->data, x->dtype, zoe_cuda_row_stride(x), w->data, w->dtype,
+                                                   w->shape[1], cuda->stream),
+                          "linear");
+}
+
+int zoe_cuda_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p) {
+    zoe_cuda *cuda = zoe_cuda_of(be);
+    if (zoe_tensor_rows(x) <= 0 || w->shape[0] <= 0) return ZOE_OK;
+    ZOE_CUDA(be, cudaSetDevice(cuda->device));
     size_t mark = zoe_arena_mark(be);
-    int status = product(cuda, y, x, w, p, rows);
+    int status =
+        zoe_is_quantised(w) || zoe_is_quantised(y) ? zoe_cuda_linear_quantised(cuda, y, x, w, p) : floats(cuda, y, x, w, p);
     zoe_arena_release(be, mark);
     return status;
 }

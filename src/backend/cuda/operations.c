@@ -1,5 +1,6 @@
 /* The operations that are one kernel each: checks of types, then the launch. */
 #include "backend/cuda/cuda.h"
+#include "backend/quantised.h"
 
 static const float *data_or_null(const zoe_tensor *t) {
     return t ? t->data : NULL;
@@ -21,12 +22,13 @@ int zoe_cuda_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe
     static const int kinds[] =
         {[ZOE_NORM_LAYER] = ZOE_CUDA_NORM_LAYER, [ZOE_NORM_RMS] = ZOE_CUDA_NORM_RMS, [ZOE_NORM_L2] = ZOE_CUDA_NORM_L2};
     int64_t width = x->shape[x->rank - 1];
-    ZOE_TRY(enter(be, "norm", 2, (const zoe_tensor *[]){y, x}));
+    ZOE_TRY(enter(be, "norm", zoe_is_quantised(y) ? 1 : 2, (const zoe_tensor *[]){x, y}));
     ZOE_TRY(too_wide(be, "norm", width));
     zoe_cuda_rows rows = {.x = x->data,
                           .y = y->data,
                           .x_type = x->dtype,
                           .y_type = y->dtype,
+                          .y_scale = y->scales,
                           .tokens = zoe_tensor_rows(x),
                           .ldx = zoe_cuda_row_stride(x),
                           .ldy = zoe_cuda_row_stride(y),

@@ -15,8 +15,42 @@ __device__ __forceinline__ void finish_statistics(const zoe_cuda_rows &p, float 
         *factor = 1.0f / sqrtf(squares / (float)p.width + p.eps);
 }
 
-/* Rows of whole vectors of eight, kept in registers between the passes. */
-template <typename T, int LANES, int VECTORS> __global__ void __launch_bounds__(THREADS) rows_kernel(zoe_cuda_rows p) {
+/* Eight elements of a row of int8 or fp8. */
+__device__ __forceinline__ void store8_narrow(void *y, int64_t at, const float *x, narrow_scale s, int type, bool exact) {
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        words[i] = exact ? to_narrow(x[2 * i], x[2 * i + 1], s, type) : to_narrow_fast(x[2 * i], x[2 * i + 1], s, type);
+    *(uint2 *)((uint8_t *)y + at) = make_uint2(words[0] | words[1] << 16, words[2] | words[3] << 16);
+}
+
+/* Rotates four pairs from number `pair` of the table on. */
+__device__ __forceinline__ void rotate8(const zoe_cuda_rows &p, float *v, int64_t token, int pair) {
+    const float *cos = p.cos + token * p.pairs, *sin = p.sin + token * p.pairs;
+    float c[4], s[4];
+    if (p.pairs % 4 == 0) { /* four pairs lie together */
+        float4 all = *(const float4 *)(cos + pair);
+        c[0] = all.x, c[1] = all.y, c[2] = all.z, c[3] = all.w;
+        all = *(const float4 *)(sin + pair);
+        s[0] = all.x, s[1] = all.y, s[2] = all.z, s[3] = all.w;
+    } else {
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            c[j] = cos[pair], s[j] = sin[pair];
+            if (++pair == p.pairs) pair = 0;
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        float first = v[2 * j], second = v[2 * j + 1];
+        v[2 * j] = first * c[j] - second * s[j];
+        v[2 * j + 1] = second * c[j] + first * s[j];
+    }
+}
+
+/* Rows of whole vectors of eight, kept in registers between the passes. NARROW: y is of int8 or fp8. */
+template <typename T, int LANES, int VECTORS, bool NARROW>
+__global__ void __launch_bounds__(THREADS) rows_kernel(zoe_cuda_rows p) {
     int64_t rows = p.tokens * p.parts, row = (int64_t)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
     bool valid = row < rows;
     if (!valid) row = rows - 1;
@@ -24,7 +58,7 @@ template <typename T, int LANES, int VECTORS> __global__ void __launch_bounds__(
     int64_t token = row / p.parts;
     int part = (int)(row % p.parts);
     const T *x = (const T *)p.x + token * p.ldx + (int64_t)part * p.width;
-    T *y = (T *)p.y + token * p.ldy + (int64_t)part * p.width;
+    int64_t to = token * p.ldy + (int64_t)part * p.width;
     float v[VECTORS][8], mean = 0, factor = 1;
 #pragma unroll
     for (int i = 0; i < VECTORS; i++) {
@@ -54,12 +88,12 @@ template <typename T, int LANES, int VECTORS> __global__ void __launch_bounds__(
             }
         finish_statistics<LANES>(p, squares, &factor);
     }
-    if (!valid) return;
     int64_t group = p.group ? p.group[token] : 0;
+    float most = 0;
 #pragma unroll
     for (int i = 0; i < VECTORS; i++) {
         int column = (lane + i * LANES) * 8;
-        if (column >= p.width) continue;
+        if (column >= p.width || !valid) continue;
         float a[8];
 #pragma unroll
         for (int j = 0; j < 8; j++) v[i][j] = (v[i][j] - mean) * factor;
@@ -87,18 +121,45 @@ template <typename T, int LANES, int VECTORS> __global__ void __launch_bounds__(
 #pragma unroll
             for (int j = 0; j < 8; j++) v[i][j] = activation(v[i][j], p.act);
         }
-        if (p.cos) {
-            int pair = (part * p.width + column) / 2 % p.pairs;
+        if (!NARROW && p.cos) rotate8(p, v[i], token, (part * p.width + column) / 2 % p.pairs);
+        if (NARROW) {
 #pragma unroll
-            for (int j = 0; j < 8; j += 2) {
-                float c = p.cos[token * p.pairs + pair], s = p.sin[token * p.pairs + pair];
-                float first = v[i][j], second = v[i][j + 1];
-                v[i][j] = first * c - second * s;
-                v[i][j + 1] = second * c + first * s;
-                if (++pair == p.pairs) pair = 0;
-            }
+            for (int j = 0; j < 8; j++) most = larger(most, v[i][j]);
+        } else {
+            store8((T *)p.y + to + column, v[i]);
         }
-        store8(y + column, v[i]);
+    }
+    if (NARROW) {
+        narrow_scale scale = scale_for(group_largest<LANES>(most), p.y_type);
+        if (valid && lane == 0) p.y_scale[row] = scale.scale;
+#pragma unroll
+        for (int i = 0; i < VECTORS; i++) {
+            int column = (lane + i * LANES) * 8;
+            if (column < p.width && valid) store8_narrow(p.y, to + column, v[i], scale, p.y_type, p.exact);
+        }
+    }
+}
+
+/* Two neighbours of a row; `column` counts in the part. */
+__device__ __forceinline__ void row_pair(const zoe_cuda_rows &p, int64_t token, int part, int column, float mean,
+                                         float factor, float (&v)[2]) {
+    int64_t from = token * p.ldx + (int64_t)part * p.width, group = p.group ? p.group[token] : 0;
+    for (int j = 0; j < 2; j++) {
+        int c = column + j;
+        v[j] = 0;
+        if (c >= p.width) continue;
+        v[j] = (load_any(p.x, p.x_type, from + c) - mean) * factor;
+        if (p.weight) v[j] *= p.weight[c];
+        if (p.bias) v[j] += p.bias[c];
+        if (p.scale) v[j] *= 1.0f + p.scale[group * p.ld_scale + c];
+        if (p.shift) v[j] += p.shift[group * p.ld_shift + c];
+        v[j] = activation(v[j], p.act);
+    }
+    if (p.cos) {
+        int64_t pair = token * p.pairs + (part * p.width + column) / 2 % p.pairs;
+        float first = v[0], c = p.cos[pair], s = p.sin[pair];
+        v[0] = first * c - v[1] * s;
+        v[1] = v[1] * c + first * s;
     }
 }
 
@@ -107,10 +168,12 @@ __global__ void __launch_bounds__(THREADS) any_rows_kernel(zoe_cuda_rows p) {
     int64_t rows = p.tokens * p.parts, row = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
     if (row >= rows) return;
     int lane = threadIdx.x % 32;
-    int64_t token = row / p.parts, group = p.group ? p.group[token] : 0;
+    int64_t token = row / p.parts;
     int part = (int)(row % p.parts);
     int64_t from = token * p.ldx + (int64_t)part * p.width, to = token * p.ldy + (int64_t)part * p.width;
-    float mean = 0, factor = 1;
+    bool narrow = p.y_type == ZOE_I8 || p.y_type == ZOE_F8_E4M3;
+    float mean = 0, factor = 1, v[2];
+    narrow_scale scale = {0, 0};
     if (p.kind == ZOE_CUDA_NORM_LAYER) {
         float sum = 0;
         for (int i = lane; i < p.width; i += 32) sum += load_any(p.x, p.x_type, from + i);
@@ -124,70 +187,73 @@ __global__ void __launch_bounds__(THREADS) any_rows_kernel(zoe_cuda_rows p) {
         }
         finish_statistics<32>(p, squares, &factor);
     }
+    if (narrow) {
+        float most = 0;
+        for (int i = 2 * lane; i < p.width; i += 64) {
+            row_pair(p, token, part, i, mean, factor, v);
+            most = larger(most, larger(v[0], v[1]));
+        }
+        scale = scale_for(group_largest<32>(most), p.y_type);
+        if (lane == 0) p.y_scale[row] = scale.scale;
+    }
     for (int i = 2 * lane; i < p.width; i += 64) {
-        int count = p.width - i < 2 ? 1 : 2;
-        float v[2] = {0, 0};
-        for (int j = 0; j < count; j++) {
-            int column = i + j;
-            v[j] = (load_any(p.x, p.x_type, from + column) - mean) * factor;
-            if (p.weight) v[j] *= p.weight[column];
-            if (p.bias) v[j] += p.bias[column];
-            if (p.scale) v[j] *= 1.0f + p.scale[group * p.ld_scale + column];
-            if (p.shift) v[j] += p.shift[group * p.ld_shift + column];
-            v[j] = activation(v[j], p.act);
-        }
-        if (p.cos) {
-            int64_t pair = token * p.pairs + (part * p.width + i) / 2 % p.pairs;
-            float first = v[0], c = p.cos[pair], s = p.sin[pair];
-            v[0] = first * c - v[1] * s;
-            v[1] = v[1] * c + first * s;
-        }
-        for (int j = 0; j < count; j++) store_any(p.y, p.y_type, to + i + j, v[j]);
+        row_pair(p, token, part, i, mean, factor, v);
+        for (int j = 0; j < 2 && i + j < p.width; j++)
+            if (narrow)
+                ((uint8_t *)p.y)[to + i + j] = (uint8_t)to_narrow(v[j], 0, scale, p.y_type);
+            else
+                store_any(p.y, p.y_type, to + i + j, v[j]);
     }
 }
 
-template <typename T, int LANES, int VECTORS> static void launch(const zoe_cuda_rows *p, cudaStream_t stream) {
+template <typename T, int LANES, int VECTORS, bool NARROW> static void launch(const zoe_cuda_rows *p, cudaStream_t stream) {
     int64_t rows = p->tokens * p->parts, step = THREADS / LANES;
-    rows_kernel<T, LANES, VECTORS><<<(unsigned)((rows + step - 1) / step), THREADS, 0, stream>>>(*p);
+    rows_kernel<T, LANES, VECTORS, NARROW><<<(unsigned)((rows + step - 1) / step), THREADS, 0, stream>>>(*p);
 }
 
 /* False where the row is too wide to be kept in registers. */
-template <typename T> static bool launch_vectors(const zoe_cuda_rows *p, cudaStream_t stream) {
+template <typename T, bool NARROW> static bool launch_vectors(const zoe_cuda_rows *p, cudaStream_t stream) {
     int vectors = p->width / 8;
     if (vectors <= 16)
-        launch<T, 16, 1>(p, stream);
+        launch<T, 16, 1, NARROW>(p, stream);
     else if (vectors <= 32)
-        launch<T, 32, 1>(p, stream);
+        launch<T, 32, 1, NARROW>(p, stream);
     else if (vectors <= 64)
-        launch<T, 32, 2>(p, stream);
+        launch<T, 32, 2, NARROW>(p, stream);
     else if (vectors <= 128)
-        launch<T, 32, 4>(p, stream);
+        launch<T, 32, 4, NARROW>(p, stream);
     else if (vectors <= 256)
-        launch<T, 256, 1>(p, stream);
+        launch<T, 256, 1, NARROW>(p, stream);
     else if (vectors <= 512)
-        launch<T, 256, 2>(p, stream);
+        launch<T, 256, 2, NARROW>(p, stream);
     else if (vectors <= 768)
-        launch<T, 256, 3>(p, stream);
+        launch<T, 256, 3, NARROW>(p, stream);
+    else if (NARROW && vectors <= 1280) /* hidden rows of an MLP */
+        launch<T, 256, 5, NARROW>(p, stream);
+    else if (NARROW && vectors <= 1792)
+        launch<T, 256, 7, NARROW>(p, stream);
     else
         return false;
     return true;
 }
 
 static bool whole_vectors(const zoe_cuda_rows *p) {
-    const void *pointers[] = {p->x, p->y, p->weight, p->bias, p->scale, p->shift};
-    if (p->x_type != p->y_type || p->width % 8 || p->ldx % 8 || p->ldy % 8) return false;
+    const void *pointers[] = {p->x, p->y, p->weight, p->bias, p->scale, p->shift, p->cos, p->sin};
+    if (p->width % 8 || p->ldx % 8 || p->ldy % 8) return false;
     if ((p->scale && p->ld_scale % 4) || (p->shift && p->ld_shift % 4)) return false;
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 8; i++)
         if (!aligned16(pointers[i])) return false;
     return true;
 }
 
 cudaError_t zoe_cuda_launch_rows(const zoe_cuda_rows *p, cudaStream_t stream) {
     int64_t rows = p->tokens * p->parts;
-    bool done = false;
+    bool narrow = p->y_type == ZOE_I8 || p->y_type == ZOE_F8_E4M3, whole = whole_vectors(p), done = false;
     if (rows <= 0) return cudaSuccess;
-    if (whole_vectors(p) && p->x_type == ZOE_BF16) done = launch_vectors<bf16>(p, stream);
-    if (whole_vectors(p) && p->x_type == ZOE_F32) done = launch_vectors<float>(p, stream);
+    if (whole && p->x_type == ZOE_BF16 && narrow) done = launch_vectors<bf16, true>(p, stream);
+    if (whole && p->x_type == ZOE_F32 && narrow) done = launch_vectors<float, true>(p, stream);
+    if (whole && p->x_type == ZOE_BF16 && p->y_type == ZOE_BF16) done = launch_vectors<bf16, false>(p, stream);
+    if (whole && p->x_type == ZOE_F32 && p->y_type == ZOE_F32) done = launch_vectors<float, false>(p, stream);
     if (!done) any_rows_kernel<<<(unsigned)((rows + 7) / 8), THREADS, 0, stream>>>(*p);
     return cudaGetLastError();
 }
