@@ -38,6 +38,21 @@ static void open_fixture(fixture *f, const char *folder) {
     f->request.width = 32, f->request.height = 32, f->request.frames = 5, f->request.steps = 2;
 }
 
+/* A twin that has encoded no prompt yet. */
+static void renew_twin(fixture *f) {
+    zoe_weight_use use = f->be->weights;
+    bool late = f->device->late;
+    zoe_model_close(f->twin);
+    f->twin = NULL;
+    golden_check(&f->g, open_twin(f));
+    f->be->weights.ahead = use.ahead;
+    f->be->weights.offload = use.offload;
+    f->device->late = late;
+    zoe_request fresh;
+    zoe_request_init(f->twin, &fresh);
+    f->request.negative = fresh.negative;
+}
+
 static void close_fixture(fixture *f) {
     zoe_model_close(f->twin);
     free(f->expected);
@@ -86,21 +101,25 @@ static void placement_changes_no_bit(void **state) {
         for (int late = ahead == 3; late < 2; late++) {
             f.be->weights.ahead = ahead;
             f.device->late = late;
+            renew_twin(&f);
             expect_same(&f, NULL, use);
             assert_int_equal(w->loaded, all->loaded);
             /* Not all fits; what comes and goes comes from slabs: nothing is read twice. */
             spread(budgets, all->peak - 1, 0);
+            renew_twin(&f);
             expect_same(&f, budgets, use);
             if (ahead == 1) assert_true(w->peak <= budgets[0].weights);
             assert_int_equal(w->read, all->read);
             if (ahead == 1) assert_true(w->loaded > all->loaded && w->host_peak > 0);
             /* Nothing stays but what must. */
             spread(budgets, 1, 0);
+            renew_twin(&f);
             expect_same(&f, budgets, use);
             assert_int_equal(w->read, all->read);
             assert_true(w->loaded > 2 * all->loaded);
             /* No slabs: from the file each time. */
             spread(budgets, 1, 1);
+            renew_twin(&f);
             expect_same(&f, budgets, use);
             assert_true(w->read > 2 * all->read && w->host_peak < resident[ZOE_PHASE_DENOISE].weights.peak);
         }
@@ -132,10 +151,37 @@ static void parts_of_tensors(void **state) {
     close_fixture(&parts);
 }
 
+/* The same prompt again needs no encoder, and gives the same video. */
+static void prompts_that_come_again(void **state) {
+    (void)state;
+    fixture f;
+    int64_t count;
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    const zoe_weight_use *text = &use[ZOE_PHASE_TEXT].weights;
+    open_fixture(&f, TWO_EXPERTS);
+    f.expected = run(&f, NULL, use, &f.count);
+    assert_true(text->loaded > 0);
+    float *again = run(&f, NULL, use, &count);
+    assert_int_equal(count, f.count);
+    assert_memory_equal(again, f.expected, (size_t)count * sizeof *again);
+    assert_int_equal(text->loaded, 0);
+    free(again);
+    f.request.prompt = "A blue ball rolls.";
+    free(run(&f, NULL, use, &count));
+    assert_true(text->loaded > 0);
+    f.request.prompt = "A red ball rolls.";
+    again = run(&f, NULL, use, &count);
+    assert_memory_equal(again, f.expected, (size_t)count * sizeof *again);
+    assert_int_equal(text->loaded, 0);
+    free(again);
+    close_fixture(&f);
+}
+
 /* Plan and run under the same budgets. */
 static void compare_plan(fixture *f, const zoe_phase_budget *budgets) {
     zoe_plan plan;
     zoe_phase_use use[ZOE_PHASE_COUNT];
+    renew_twin(f);
     golden_check(&f->g, zoe_plan_make(f->twin, &f->request, budgets, &plan));
     golden_check(&f->g, zoe_generate_counted(f->twin, &f->request, budgets, NULL, use));
     for (int i = 0; i < ZOE_PHASE_COUNT; i++) {
@@ -285,8 +331,8 @@ static void budgets_that_change(void **state) {
     f.request.steps = 1;
     f.expected = run(&f, NULL, use, &f.count);
     int64_t held = f.be->device_bytes;
-    golden_check(&f.g, zoe_generate(f.twin, &f.request, &result));
-    int64_t whole = result.peak_device_bytes;
+    int64_t whole = use[ZOE_PHASE_DENOISE].device;
+    f.request.prompt = "A green ball rolls.";
     f.be->device_budget = held + 1;
     assert_fails(f.g.ctx, zoe_generate(f.twin, &f.request, &result), ZOE_ERR_BUDGET, "--vram");
     nothing_is_left(&f);
@@ -297,6 +343,7 @@ static void budgets_that_change(void **state) {
     assert_fails(f.g.ctx, zoe_generate(f.twin, &f.request, &result), ZOE_ERR_BUDGET, "--ram");
     f.twin->settings.ram = 0;
     f.be->device_budget = 0;
+    f.request.prompt = "A red ball rolls.";
     expect_same(&f, NULL, use);
     close_fixture(&f);
 }
@@ -306,7 +353,7 @@ int main(void) {
         cmocka_unit_test(placement_changes_no_bit),      cmocka_unit_test(parts_of_tensors),
         cmocka_unit_test(plan_is_what_the_device_takes), cmocka_unit_test(memory_that_is_refused),
         cmocka_unit_test(disks_that_fail_or_are_slow),   cmocka_unit_test(files_that_are_cut_off),
-        cmocka_unit_test(budgets_that_change),
+        cmocka_unit_test(budgets_that_change),           cmocka_unit_test(prompts_that_come_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

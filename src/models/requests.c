@@ -45,8 +45,8 @@ static int encode(zoe_run *run, const zoe_prompt_form *form, const char *prompt,
     memcpy(padded, ids, (size_t)out->count * sizeof *ids);
     if (!room) room = out->count;
     ZOE_TRY_DONE(ZOE_NEW_ARRAY(ctx, out->states, room * width));
-    ZOE_TRY_DONE(zoe_t5_encode_masked(form->text, padded, all ? room : out->count,
-                                      form->padding == ZOE_PADDING_READ ? room : out->count, out->states));
+    ZOE_TRY_DONE(zoe_t5_states(form->text, padded, all ? room : out->count,
+                               form->padding == ZOE_PADDING_READ ? room : out->count, out->states));
     ZOE_TRY_DONE(zoe_run_dump(run, dump_name, 3, (const int64_t[]){1, room, width}, out->states));
 done:
     zoe_free(ctx, clean);

@@ -16,7 +16,19 @@ typedef struct ends {
     zoe_tensor final_norm; /* [width] */
 } ends;
 
+#define KEPT 4
+
+/* A prompt's states, kept for when it comes again. */
+typedef struct kept {
+    int32_t *ids; /* [count]; NULL: none */
+    int64_t count, attended;
+    float *states; /* [count, width] */
+    int64_t used;  /* when, by the encoder's clock */
+} kept;
+
 struct zoe_t5 {
+    kept kept[KEPT];
+    int64_t clock;
     zoe_backend *be;
     zoe_t5_config config;
     zoe_weights *weights;
@@ -144,8 +156,15 @@ done:
     return status;
 }
 
+static void forget(zoe_t5 *t5, kept *k) {
+    zoe_free(t5->be->ctx, k->ids);
+    zoe_free(t5->be->ctx, k->states);
+    *k = (kept){0};
+}
+
 void zoe_t5_free(zoe_t5 *t5) {
     if (!t5) return;
+    for (int i = 0; i < KEPT; i++) forget(t5, &t5->kept[i]);
     zoe_weights_free(t5->weights);
     zoe_free(t5->be->ctx, t5->blocks);
     zoe_free(t5->be->ctx, t5);
@@ -295,4 +314,50 @@ int zoe_t5_encode_masked(zoe_t5 *t5, const int32_t *ids, int64_t count, int64_t 
 done:
     zoe_arena_release(be, mark);
     return status;
+}
+
+/* ---- prompts that come again ---- */
+
+static size_t states_bytes(const zoe_t5 *t5, int64_t count) {
+    return (size_t)(count * t5->config.width) * sizeof(float);
+}
+
+static kept *recall(zoe_t5 *t5, const int32_t *ids, int64_t count, int64_t attended) {
+    for (int i = 0; i < KEPT; i++) {
+        kept *k = &t5->kept[i];
+        if (k->ids && k->count == count && k->attended == attended && memcmp(k->ids, ids, (size_t)count * sizeof *ids) == 0)
+            return k;
+    }
+    return NULL;
+}
+
+/* In the place of what was not asked for longest. */
+static int keep(zoe_t5 *t5, const int32_t *ids, int64_t count, int64_t attended, const float *states) {
+    zoe_context *ctx = t5->be->ctx;
+    kept *oldest = &t5->kept[0], fresh = {.count = count, .attended = attended, .used = ++t5->clock};
+    size_t bytes = (size_t)count * sizeof *ids;
+    for (int i = 1; i < KEPT; i++)
+        if (t5->kept[i].used < oldest->used) oldest = &t5->kept[i];
+    fresh.ids = zoe_alloc(ctx, bytes);
+    fresh.states = fresh.ids ? zoe_alloc(ctx, states_bytes(t5, count)) : NULL;
+    if (!fresh.states) {
+        zoe_free(ctx, fresh.ids);
+        return zoe_out_of_memory(ctx, states_bytes(t5, count), "states of the prompt");
+    }
+    memcpy(fresh.ids, ids, bytes);
+    memcpy(fresh.states, states, states_bytes(t5, count));
+    forget(t5, oldest);
+    *oldest = fresh;
+    return ZOE_OK;
+}
+
+int zoe_t5_states(zoe_t5 *t5, const int32_t *ids, int64_t count, int64_t attended, float *states) {
+    kept *known = recall(t5, ids, count, attended);
+    if (known) {
+        known->used = ++t5->clock;
+        memcpy(states, known->states, states_bytes(t5, count));
+        return ZOE_OK;
+    }
+    ZOE_TRY(zoe_t5_encode_masked(t5, ids, count, attended, states));
+    return t5->be->ops->computes && count > 0 ? keep(t5, ids, count, attended, states) : ZOE_OK;
 }

@@ -37,6 +37,10 @@ int zoe_t5_encode(zoe_t5 *t5, const int32_t *ids, int64_t count, float *states);
 /* The same where only the first `attended` rows are attended to, as with a mask over padding. */
 int zoe_t5_encode_masked(zoe_t5 *t5, const int32_t *ids, int64_t count, int64_t attended, float *states);
 
+/* As zoe_t5_encode_masked(); the states of the last few prompts are kept, so that they need no encoder when they come
+ * again. */
+int zoe_t5_states(zoe_t5 *t5, const int32_t *ids, int64_t count, int64_t attended, float *states);
+
 /* Bucket of a relative position key - query (bidirectional). */
 int zoe_t5_bucket(int64_t relative, int64_t buckets, int64_t max_distance);
 
