@@ -18,7 +18,7 @@
 #define ZOE_DEVICE_MAPS 512
 
 /* Host memory of a process with driver and libraries, and what of it comes with their first use. */
-#define ZOE_DEVICE_HOST ((int64_t)576 << 20)
+#define ZOE_DEVICE_HOST ((int64_t)540 << 20)
 #define ZOE_DEVICE_LATE ((int64_t)96 << 20)
 
 static inline size_t zoe_device_pages(size_t bytes, size_t page) {

@@ -46,7 +46,7 @@ static void print_table(const json_t *plan) {
     printf(", of which the program itself %s", cli_bytes(text, number(plan, "process_bytes")));
     printf(" and the video encoder about %s.\n", cli_bytes(text, number(plan, "encoder_bytes")));
     if (device)
-        printf("Time at the rates of an H100: ");
+        printf("Time at the rates of an H100 and of a disk that reads 3 GB/s: ");
     else
         printf("Time at the %.0f GFLOP/s that matrix products reach here: ", number(plan, "ceiling_gflops"));
     print_time(number(plan, "seconds"));

@@ -14,12 +14,13 @@
 /* Host memory left to the system and to other programs where no --ram is given. */
 #define HOST_MARGIN ((int64_t)2 << 30)
 
-/* Rates of an H100: bf16 products and attention, memory, copies from page-locked memory. */
+/* Rates of an H100: bf16 products and attention, memory, copies from page-locked memory; and of a fast disk. */
 #define DEVICE_LINEAR    750e12
 #define DEVICE_ATTENTION 590e12
 #define DEVICE_CONV      320e12
 #define DEVICE_BYTES     3.0e12
 #define DEVICE_COPY      55e9
+#define DISK_READ        3e9
 
 int64_t zoe_plan_base(const zoe_backend *be) {
     int64_t now = zoe_resident_bytes();
@@ -136,8 +137,10 @@ double zoe_plan_seconds(const zoe_plan *plan, zoe_phase phase, double gflops) {
     if (!plan->device) return flops(w) / (1e9 * gflops);
     double compute = w->linear_flops / DEVICE_LINEAR + w->attention_flops / DEVICE_ATTENTION + w->conv_flops / DEVICE_CONV;
     double memory = w->bytes / DEVICE_BYTES, copy = (double)use->weights.loaded / DEVICE_COPY;
-    if (memory > compute) compute = memory;
-    return copy > compute ? copy : compute;
+    double longest = (double)use->weights.read / DISK_READ;
+    if (memory > longest) longest = memory;
+    if (copy > longest) longest = copy;
+    return compute > longest ? compute : longest;
 }
 
 static int report_phase(zoe_context *ctx, const zoe_plan *plan, zoe_phase phase, double gflops, json_t *phases) {

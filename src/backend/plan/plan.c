@@ -233,7 +233,7 @@ int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, self, 1));
     self->ops = ops;
     self->ops.host_memory = !device;
-    self->ops.scratch = device;
+    self->ops.scratch = self->ops.quantised_rows = device;
     if (!device) self->ops.grow = NULL;
     self->base = (zoe_backend){.ops = &self->ops,
                                .ctx = ctx,
