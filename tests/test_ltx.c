@@ -265,7 +265,8 @@ static void second_passes(void **state) {
         double tone_map;
     } rows[] = {{"LTX-Video-0.9.7-dev", 4, 932, 347, 0},
                 {"LTX-Video-0.9.7-distilled", 3, 909, 421, 0},
-                {"LTX-Video-0.9.8-13B-distilled", 3, 909, 421, 0.6}};
+                {"LTX-Video-0.9.8-13B-distilled", 3, 909, 421, 0.6},
+                {"ltxv-2b-0.9.8-distilled", 3, 909, 421, 0}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char folder[64], path[128];

@@ -30,8 +30,8 @@ void cli_job_end(cli_job *job);
 #define CLI_JOB_OPTIONS                                                                                                    \
     {{.name = "model",                                                                                                     \
       .type = ZOE_OPTION_PATH,                                                                                             \
-      .meta = "DIR",                                                                                                       \
-      .help = "Folder of a model as published; default: the demo model."},                                                 \
+      .meta = "PATH",                                                                                                      \
+      .help = "Folder or single file of a model as published; default: the demo model."},                                  \
      CLI_WORD,                                                                                                             \
      0},                                                                                                                   \
     {                                                                                                                      \

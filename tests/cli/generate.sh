@@ -31,6 +31,16 @@ for line in '"status": "done"' '"output": "record.mp4"' '"frames": 5' '"width": 
     grep -qE "$line" out || fail "the record lacks $line"
 done
 
+# An option that may be given again: all its values count, in the record and in a repetition too.
+cases=$source_dir/tests/data/cases
+given=(generate --model "$cases/ltx_x_end/model" --prompt fox --size 32x32 --frames 9 --steps 1)
+run "${given[@]}" --condition "$cases/ltx_i2v/image.png@0" --condition "$cases/ltx_x_end/last_image.png@8:0.5" --json -o given.y4m
+grep -qF '@0\n' out && grep -qF '@8:0.5"' out || fail "the record lacks a condition: $(cat out err)"
+run "${given[@]}" --condition "$cases/ltx_i2v/image.png@0" -o first.y4m
+cmp -s given.y4m first.y4m && fail "the second condition changes nothing"
+expect 2 'FILE@FRAME' "${given[@]}" --condition "$cases/ltx_i2v/image.png@0" --condition nothing -o bad.y4m
+no_files 'bad*'
+
 "$zoe" "${small[@]}" --prompt "A red ball" -o - >stream.y4m 2>err </dev/null || fail "-o -: $(cat err)"
 [ "$(head -c 9 stream.y4m)" = YUV4MPEG2 ] || fail "-o - is no Y4M"
 run "${small[@]}" --prompt "A red ball" -o frames.y4m

@@ -28,7 +28,7 @@ expect 2 '^zoe: --guidance: found "nan"' generate "${model[@]}" --prompt a --gui
 expect 2 '^zoe: --sampler: found "plms", expected one of unipc\|euler' generate "${model[@]}" --prompt a --sampler plms
 expect 2 '^zoe: --vram: found "8GB", .* such as 8G' generate "${model[@]}" --prompt a --vram 8GB
 expect 2 '^zoe: --threads: found "0"' generate "${model[@]}" --prompt a --threads 0
-expect 2 '^zoe: --cpu-mask: found "7"' devices --cpu-mask 7
+expect 2 '^zoe: --cpu-mask: found "8"' devices --cpu-mask 8
 expect 2 '^zoe: --repeats: found "0"' bench linear --repeats 0
 expect 2 '--json and -o - both write to standard output' generate "${model[@]}" --prompt a --json -o -
 expect 2 'prompt.*UTF-8' generate "${model[@]}" --prompt $'caf\xe9'

@@ -65,7 +65,7 @@ static void set_defaults(ltx_model *m) {
     const zoe_ltx_vae_config *vae = zoe_ltx_vae_configuration(m->vae);
     m->distilled = m->distilled || named(m, "distilled");
     if (m->distilled && named(m, "0.9.6")) m->schedule.stochastic = true;
-    if (m->distilled && named(m, "0.9.8")) m->tone_map = 0.6;
+    if (m->distilled && named(m, "0.9.8") && (named(m, "13b") || named(m, "13B"))) m->tone_map = 0.6;
     m->defaults =
         (zoe_request){.width = 704, .height = 512, .frames = 161, .fps = 25, .steps = 50, .guidance = 3, .guidance_2 = -1};
     if (m->distilled) m->defaults.steps = 8, m->defaults.guidance = 1;
