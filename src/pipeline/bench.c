@@ -312,30 +312,33 @@ static int add_memory(bench *b, int64_t planned_device, int64_t planned_host) {
                           json_real(w->read_seconds > 0 ? 1e-9 * (double)w->read / w->read_seconds : 0));
 }
 
-/* One more run, operation by operation, beside what products and copies reach; in the report as "kinds". */
-static int add_kinds(bench *b, zoe_bench_task *task, double gflops) {
+/* One more run, operation by operation. */
+static int profile_run(bench *b, zoe_bench_task *task, zoe_profile_times *times) {
+    ZOE_TRY(zoe_profile_open(b->be));
+    int status = task->run(task->state), closed = zoe_profile_close(b->be, times);
+    return status < 0 ? status : closed;
+}
+
+/* Its times beside what products and copies reach; in the report as "kinds". */
+static int add_kinds(bench *b, const zoe_profile_times *times, double gflops) {
     zoe_ceilings ceilings = {.gflops = gflops, .narrow_gflops = gflops};
     zoe_linear_policy linear;
-    zoe_profile_times times;
     ZOE_TRY(zoe_linear_policy_find(b->ctx, b->settings->linear, &linear));
     zoe_dtype form = linear.denoiser.dtype;
-    ZOE_TRY(zoe_profile_open(b->be));
-    int status = task->run(task->state), closed = zoe_profile_close(b->be, &times);
-    ZOE_TRY(status);
-    ZOE_TRY(closed);
     if (b->be->ops->host_memory) {
         ZOE_TRY(zoe_measure_copy(b->ctx, &ceilings.gbytes));
     } else {
         ZOE_TRY(zoe_measure_device_copy(b->be, &ceilings.gbytes));
         if (form == ZOE_I8 || form == ZOE_F8_E4M3) ZOE_TRY(zoe_measure_product(b->be, form, &ceilings.narrow_gflops));
     }
-    return zoe_report_kinds(b->ctx, b->report, &times, &ceilings);
+    return zoe_report_kinds(b->ctx, b->report, times, &ceilings);
 }
 
 static int time_network(bench *b, const char *part) {
     const zoe_bench_settings *s = b->settings;
     zoe_config config = {0};
     zoe_bench_task task = {0};
+    zoe_profile_times times;
     double flops = 0, ceiling = 0;
     int64_t planned_device = 0, planned_host = 0;
     int status;
@@ -353,13 +356,14 @@ static int time_network(bench *b, const char *part) {
     ZOE_TRY_DONE(add_shape(b, "weight_bytes", task.weight_bytes));
     ZOE_TRY_DONE(time_steps(b, network_step, &task, &flops));
     ZOE_TRY_DONE(add_memory(b, planned_device, planned_host));
+    ZOE_TRY_DONE(profile_run(b, &task, &times));
     task.close(task.state);
     task = (zoe_bench_task){0};
     zoe_arena_release(b->be, 0);
     zoe_arena_trim(b->be);
     ZOE_TRY_DONE(measure_ceiling(b, 1536, 1536, 4096, &ceiling));
     ZOE_TRY_DONE(add_rates(b, flops, ceiling));
-    ZOE_TRY_DONE(add_kinds(b, &task, ceiling));
+    ZOE_TRY_DONE(add_kinds(b, &times, ceiling));
 done:
     if (task.close) task.close(task.state);
     zoe_config_free(&config);
