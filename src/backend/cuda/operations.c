@@ -29,6 +29,7 @@ int zoe_cuda_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe
                           .x_type = x->dtype,
                           .y_type = y->dtype,
                           .y_scale = y->scales,
+                          .exact = x->dtype == ZOE_F32,
                           .tokens = zoe_tensor_rows(x),
                           .ldx = zoe_cuda_row_stride(x),
                           .ldy = zoe_cuda_row_stride(y),

@@ -15,7 +15,7 @@ static bool is_rows(zoe_dtype form) {
     return form == ZOE_I8 || form == ZOE_F8_E4M3;
 }
 
-/* y = act(x + bias) as quantised rows; `exact`: the same bits as on the CPU */
+/* y = act(x + bias) as quantised rows; `exact`, and from float32: the same bits as on the CPU */
 static int quantise_rows(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, const float *bias, zoe_act act, bool exact) {
     int64_t width = x->shape[x->rank - 1];
     zoe_cuda_rows r = {.x = x->data,
@@ -30,7 +30,7 @@ static int quantise_rows(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, con
                        .width = (int)width,
                        .kind = ZOE_CUDA_NORM_NONE,
                        .act = act,
-                       .exact = exact,
+                       .exact = exact || x->dtype == ZOE_F32,
                        .bias = bias};
     return zoe_cuda_check(&cuda->base, zoe_cuda_launch_rows(&r, cuda->stream), "quantise");
 }
