@@ -2,7 +2,8 @@
  * How fast weights come from a disk, beside a plain sequential reader of the same files: units read by the loader's threads
  * for a device (one that takes no time), and units used where their files are mapped.
  *
- * usage: disk_rate FOLDER [RUNS]      FOLDER: transformer of a Wan model, cold or not; its pages are dropped before each run
+ * usage: disk_rate FOLDER [RUNS]      FOLDER: transformer of a Wan model, cold or not; its pages are dropped before each
+ * run
  */
 #include <fcntl.h>
 #include <stdio.h>

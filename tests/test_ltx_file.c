@@ -185,6 +185,37 @@ static void halves(void **state) {
     assert_fails(context, zoe_model_open(context, path, &settings, &model), ZOE_ERR_FORMAT, "transformer_blocks");
 }
 
+/* Axes that no network has, in tensors without any bytes, are refused before anything is multiplied by them. */
+static void absurd_sizes(void **state) {
+    static const struct {
+        const char *name;
+        int64_t shape[2];
+    } tensors[] = {{"model.diffusion_model.patchify_proj.weight", {(int64_t)1 << 60, 0}},
+                   {"model.diffusion_model.proj_out.weight", {(int64_t)1 << 60, 0}},
+                   {"model.diffusion_model.caption_projection.linear_1.weight", {0, (int64_t)1 << 60}},
+                   {"model.diffusion_model.transformer_blocks.0.scale_shift_table", {6, 8}},
+                   {"vae.decoder.conv_in.conv.weight", {(int64_t)1 << 60, 0}},
+                   {"initial_conv.weight", {(int64_t)1 << 60, 0}}};
+    static const float zeros[64];
+    (void)state;
+    char path[128];
+    zoe_safetensors_writer *writer;
+    zoe_checkpoint *ckpt;
+    zoe_ltx_config config;
+    zoe_ltx_vae_config vae;
+    zoe_ltx_upsampler_config upsampler;
+    snprintf(path, sizeof path, "%s/absurd.safetensors", folder);
+    assert_ok(context, zoe_safetensors_create(context, path, &writer));
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        assert_ok(context, zoe_safetensors_add(writer, tensors[i].name, ZOE_F32, 2, tensors[i].shape, zeros));
+    assert_ok(context, zoe_safetensors_finish(writer));
+    assert_ok(context, zoe_checkpoint_open(context, path, &ckpt));
+    assert_int_equal(zoe_ltx_config_from_checkpoint(context, ckpt, 32, &config), ZOE_ERR_FORMAT);
+    assert_int_equal(zoe_ltx_vae_config_from_checkpoint(context, ckpt, &vae), ZOE_ERR_FORMAT);
+    assert_true(zoe_ltx_upsampler_config_read(context, ckpt, &upsampler) < 0);
+    zoe_checkpoint_close(ckpt);
+}
+
 /* ---- distilled models ---- */
 
 static void defaults_of(const char *name, int steps, double guidance, bool stochastic) {
@@ -220,6 +251,7 @@ int main(void) {
         IN_FOLDER(other_files),
         IN_FOLDER(halves),
         IN_FOLDER(upsampler_as_model),
+        IN_FOLDER(absurd_sizes),
         IN_FOLDER(distilled),
         cmocka_unit_test(out_of_memory),
     };

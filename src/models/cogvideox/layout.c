@@ -15,6 +15,7 @@
 #define VAE_FILE   "vae/3d-vae.pt"
 #define TEXT_PLACE "t5-v1_1-xxl"
 #define DIT        "model.diffusion_model."
+#define MOST       (1 << 20) /* of an axis: no network has more */
 
 /* Folders of the transformer: 1.5 publishes both kinds in one place. */
 static const char *const places[] = {"transformer", "transformer_t2v", "transformer_i2v"};
@@ -86,7 +87,7 @@ static int open_states(cogvideox_model *m, const zoe_folder *folder) {
 
 static int64_t axis_of(const zoe_checkpoint *ckpt, const zoe_alias *names, const char *name, int axis) {
     const zoe_entry *entry = zoe_weights_find(ckpt, names, name);
-    return entry && axis < entry->rank ? entry->shape[axis] : 0;
+    return entry && axis < entry->rank && entry->shape[axis] <= MOST ? entry->shape[axis] : 0;
 }
 
 /* Sizes that all published models of a version share; what the authors' configurations say of them. */
@@ -107,11 +108,11 @@ int zoe_cogvideox_config_from_checkpoint(zoe_context *ctx, const zoe_checkpoint 
     const zoe_alias *names = zoe_cogvideox_denoiser_aliases;
     const zoe_entry *patch = zoe_weights_find(ckpt, names, "patch_embed.proj.weight");
     bool second = patch && patch->rank == 2;
-    int64_t width = patch ? patch->shape[0] : 0, cells = second ? 8 : 4;
+    int64_t width = axis_of(ckpt, names, "patch_embed.proj.weight", 0), cells = second ? 8 : 4;
     char name[96];
     *out = (zoe_cogvideox_config){
         .head_dim = axis_of(ckpt, names, "transformer_blocks.0.attn1.norm_q.weight", 0),
-        .in_channels = patch && patch->rank >= 2 ? patch->shape[1] / (second ? cells : 1) : 0,
+        .in_channels = axis_of(ckpt, names, "patch_embed.proj.weight", 1) / (second ? cells : 1),
         .out_channels = axis_of(ckpt, names, "proj_out.weight", 0) / cells,
         .time_dim = axis_of(ckpt, names, "time_embedding.linear_1.weight", 0),
         .ofs_dim = axis_of(ckpt, names, "ofs_embedding.linear_1.weight", 0),

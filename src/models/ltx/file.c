@@ -13,6 +13,7 @@
 
 /* All published denoisers have as many. */
 #define HEADS 32
+#define MOST  (1 << 20)
 
 /* The entry that the slot tables call by this name. */
 __attribute__((format(printf, 3, 4))) static const zoe_entry *find(const zoe_checkpoint *ckpt, const zoe_alias *aliases,
@@ -25,9 +26,9 @@ __attribute__((format(printf, 3, 4))) static const zoe_entry *find(const zoe_che
     return zoe_weights_find(ckpt, aliases, name);
 }
 
-/* Axis `axis` of such an entry; 0 if it is not there or has none. */
+/* Axis `axis` of such an entry; 0 if it is not there, has none, or one that no network has. */
 static int64_t axis_of(const zoe_entry *entry, int axis) {
-    return entry && axis < entry->rank ? entry->shape[axis] : 0;
+    return entry && axis < entry->rank && entry->shape[axis] <= MOST ? entry->shape[axis] : 0;
 }
 
 /* ---- denoiser ---- */

@@ -6,6 +6,7 @@
 #define GROUPS      32
 #define NORM_EPS    1e-5f
 #define MOST_BLOCKS 16
+#define MOST_WIDTH  (1 << 16)
 
 typedef struct conv {
     zoe_tensor w, b;
@@ -76,7 +77,8 @@ int zoe_ltx_upsampler_config_read(zoe_context *ctx, const zoe_checkpoint *ckpt, 
         snprintf(name, sizeof name, "res_blocks.%d.conv1.weight", (int)out->blocks);
         if (!zoe_checkpoint_find(ckpt, name)) break;
     }
-    if (out->width && out->width % GROUPS == 0 && out->blocks <= MOST_BLOCKS) return ZOE_OK;
+    bool sane = out->width && out->width <= MOST_WIDTH && out->channels && out->channels <= MOST_WIDTH;
+    if (sane && out->width % GROUPS == 0 && out->blocks <= MOST_BLOCKS) return ZOE_OK;
     return zoe_fail(ctx, ZOE_ERR_UNSUPPORTED, "%s: expected a width in steps of %d and up to %d blocks a stage",
                     zoe_checkpoint_path(ckpt, 0), GROUPS, MOST_BLOCKS);
 }
