@@ -140,6 +140,7 @@ typedef struct zoe_model_settings {
      * there; "model": a part is there as a whole or not at all; "block": its blocks come one by one; NULL: auto */
     const char *offload;
     const char *text_encoder; /* folder with text_encoder and tokenizer, for models published without; NULL: the model's */
+    const char *attention;    /* "exact" or "sage": over long sequences through int8 and e4m3, on cuda; NULL: exact */
     int plan_only;            /* not 0: for zoe_plan_request() alone, which needs no device to be there */
 } zoe_model_settings;
 
@@ -249,6 +250,7 @@ typedef struct zoe_bench_settings {
     int32_t width, height, frames;
     const char *vae_tiling;                           /* "none", "exact" or "reference", for decode */
     int32_t vae_parts;                                /* for "exact": in which frames are decoded */
+    const char *attention;                            /* as in zoe_model_settings, for denoise and attention */
     int32_t tokens, inputs, outputs, heads, head_dim; /* shapes of linear and attention */
     int32_t repeats;
     int64_t vram, ram;   /* as in zoe_model_settings, for denoise, decode and text */

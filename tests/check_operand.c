@@ -153,6 +153,15 @@ void check_upload(checker *c, operand *o) {
     o->values = check_values(&o->t);
 }
 
+void check_shift(checker *c, operand *o, double size) {
+    int64_t width = o->t.shape[o->t.rank - 1];
+    for (int64_t i = 0; i < zoe_tensor_count(&o->t); i++) {
+        char *at = element(&o->t, i);
+        store(at, o->t.dtype, load(at, o->t.dtype) + size * cos((double)(i % width)));
+    }
+    check_upload(c, o);
+}
+
 operand *check_input(checker *c, zoe_dtype dtype, layout l, fill f, int rank, const int64_t *shape) {
     operand *o = make(c, dtype, l, rank, shape);
     for (int64_t i = 0; i < zoe_tensor_count(&o->t); i++) store(element(&o->t, i), dtype, draw(c, f));
@@ -223,6 +232,29 @@ void check_result(checker *c, operand *y, const double *expected, const double *
         }
     }
     if (!guards_hold(y)) check_fail(c, what, "wrote outside its output");
+}
+
+void check_near(checker *c, operand *y, const double *expected, double most, const char *what) {
+    double off = 0, all = 0;
+    c->op_cases++;
+    check_status(c, c->be->ops->download(c->be, y->memory, y->device, y->bytes), what);
+    for (int64_t i = 0; i < zoe_tensor_count(&y->t); i++) {
+        double error = load(element(&y->t, i), y->t.dtype) - expected[i];
+        off += error * error;
+        all += expected[i] * expected[i];
+    }
+    off = sqrt(off / all);
+    if (!(off <= most))
+        check_fail(c, what, "is off by %.3g of its magnitude, at most %.3g expected", off, most);
+    else
+        c->worst = fmax(c->worst, off / most);
+    if (!guards_hold(y)) check_fail(c, what, "wrote outside its output");
+}
+
+void check_same(checker *c, operand *a, operand *b, const char *what) {
+    check_status(c, c->be->ops->download(c->be, a->memory, a->device, a->bytes), what);
+    check_status(c, c->be->ops->download(c->be, b->memory, b->device, b->bytes), what);
+    if (memcmp(a->memory, b->memory, a->bytes)) check_fail(c, what, "differs from run to run");
 }
 
 void check_done(checker *c) {

@@ -46,12 +46,21 @@ operand *check_ids(checker *c, int64_t count, int64_t limit); /* i32 in 0 .. lim
 /* Copies an operand's host bytes to the backend again, after a test changed them. */
 void check_upload(checker *c, operand *o);
 
+/* Adds to every element between -1 and 1 times `size`, by its place on the last axis, and uploads the operand. */
+void check_shift(checker *c, operand *o, double size);
+
 /* The elements of a tensor as dense float64. */
 double *check_values(const zoe_tensor *t);
 
 /* Fetches y and compares: |y - expected| <= bound * size + what storing y's type may round; NaN only where expected. On
  * narrow activations, what is kept between the parts of an operation may be rounded to their type as well. */
 void check_result(checker *c, operand *y, const double *expected, const double *size, double bound, const char *what);
+
+/* Fetches y and compares as a whole: |y - expected| / |expected| <= most. */
+void check_near(checker *c, operand *y, const double *expected, double most, const char *what);
+
+/* Fetches both and compares bits. */
+void check_same(checker *c, operand *a, operand *b, const char *what);
 
 void check_status(checker *c, int status, const char *what);
 void check_fail(checker *c, const char *what, const char *format, ...) __attribute__((format(printf, 3, 4)));

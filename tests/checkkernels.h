@@ -16,6 +16,9 @@ void check_scale_shift(checker *c);
 void check_lincomb(checker *c);
 void check_finite(checker *c);
 
+/* check_attention.c */
+void check_attention(checker *c);
+
 /* check_group_norm.c */
 void check_group_norm(checker *c);
 

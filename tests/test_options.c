@@ -233,6 +233,7 @@ static void fill(zoe_context *ctx, settings *s) {
         {"ram", "1073741825"},
         {"offload", "block"},
         {"text-encoder", "t5"},
+        {"attention", "sage"},
         {"init-latents", "x:y"},
         {"dump", "d.safetensors"},
         {"output", "o.mp4"},

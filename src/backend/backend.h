@@ -102,6 +102,7 @@ typedef struct zoe_backend_ops {
     const char *name;
     bool host_memory;    /* its memory can be read and written by the processor: weights are used where they are mapped */
     bool key_repeats;    /* attention honours last_key_repeats */
+    bool sage;           /* attention honours the backend's `sage` */
     bool computes;       /* false for the plan, whose tensors hold nothing */
     bool quantised_rows; /* norm and linear write rows of int8 and fp8, linear reads them */
     bool scratch;        /* operations take memory of the arena while they run, as the plan of a device foretells it */
@@ -198,6 +199,7 @@ struct zoe_backend {
     const zoe_backend_ops *ops;
     zoe_context *ctx;
     zoe_dtype dtype;   /* of activations */
+    bool sage;         /* attention over long sequences may go through int8 and e4m3 */
     int64_t workspace; /* bytes that the kernels took once for themselves */
     zoe_weight_use weights;
     /* Memory of a device: held now and at most so far, as its driver counts it, and allowed (0: no limit). */

@@ -413,7 +413,7 @@ static int run_part(bench *b) {
     ZOE_TRY(zoe_report_set(b->ctx, b->report, "shape", b->shape));
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         if (strcmp(s->what, parts[i].name) == 0) {
-            ZOE_TRY(zoe_backend_open(b->ctx, s->device, NULL, s->vram, &b->be));
+            ZOE_TRY(zoe_backend_open(b->ctx, s->device, NULL, s->vram, s->attention, &b->be));
             ZOE_TRY(zoe_offload_parse(b->ctx, s->offload, &b->be->weights.offload));
             ZOE_TRY(parts[i].run(b));
             ZOE_TRY(zoe_report_set(b->ctx, b->report, "peak_device_bytes", json_integer(b->device_peak)));

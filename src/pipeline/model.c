@@ -65,9 +65,7 @@ static int open_cuda(zoe_context *ctx, const char *device, const char *dtype, in
     return plugin->create(ctx, &settings, out);
 }
 
-int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_backend **out) {
-    *out = NULL;
-    if (!device) device = "cpu";
+static int open_device(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_backend **out) {
     if (strcmp(device, "cpu") == 0) {
         if (dtype && strcmp(dtype, "f32") != 0)
             return zoe_fail(ctx, ZOE_ERR_UNSUPPORTED,
@@ -76,6 +74,30 @@ int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, in
     }
     if (is_cuda(device)) return open_cuda(ctx, device, dtype, vram, out);
     return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "device %s: expected cpu, cuda or cuda:N", device);
+}
+
+/* Has the attention that `name` says, or closes the backend. */
+static int choose_attention(zoe_backend **be, const char *name) {
+    zoe_backend *b = *be;
+    int status = ZOE_OK;
+    if (!name || strcmp(name, "exact") == 0) return ZOE_OK;
+    if (strcmp(name, "sage") != 0)
+        status = zoe_fail(b->ctx, ZOE_ERR_ARGUMENT, "attention %s: expected exact or sage", name);
+    else if (!b->ops->sage || b->dtype != ZOE_BF16)
+        status = zoe_fail(b->ctx, ZOE_ERR_UNSUPPORTED, "attention sage: %s in %s has only exact; sage needs cuda in bf16",
+                          b->ops->name, zoe_dtype_name(b->dtype));
+    b->sage = true;
+    if (status == ZOE_OK) return ZOE_OK;
+    zoe_backend_close(b);
+    *be = NULL;
+    return status;
+}
+
+int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, const char *attention,
+                     zoe_backend **out) {
+    *out = NULL;
+    ZOE_TRY(open_device(ctx, device ? device : "cpu", dtype, vram, out));
+    return choose_attention(out, attention);
 }
 
 int zoe_offload_parse(zoe_context *ctx, const char *name, zoe_offload *out) {
@@ -97,15 +119,16 @@ int zoe_offload_parse(zoe_context *ctx, const char *name, zoe_offload *out) {
 static int open_planned(zoe_context *ctx, const zoe_model_settings *s, zoe_backend **out) {
     zoe_plugin_settings settings;
     *out = NULL;
-    if (!is_cuda(s->device)) return zoe_backend_open(ctx, s->device, s->dtype, s->vram, out);
+    if (!is_cuda(s->device)) return zoe_backend_open(ctx, s->device, s->dtype, s->vram, s->attention, out);
     ZOE_TRY(cuda_settings(ctx, s->device, s->dtype, s->vram, &settings));
     ZOE_TRY(zoe_plan_backend_create(ctx, settings.dtype, true, out));
     (*out)->device_budget = s->vram;
-    return ZOE_OK;
+    return choose_attention(out, s->attention);
 }
 
 static int open_backend(zoe_context *ctx, const zoe_model_settings *s, zoe_backend **out) {
-    return s->plan_only ? open_planned(ctx, s, out) : zoe_backend_open(ctx, s->device, s->dtype, s->vram, out);
+    if (s->plan_only) return open_planned(ctx, s, out);
+    return zoe_backend_open(ctx, s->device, s->dtype, s->vram, s->attention, out);
 }
 
 /* Opens the folder on `be`, which the model then owns, or on the one that the settings name. */

@@ -21,8 +21,9 @@ int zoe_folder_open(zoe_context *ctx, const char *path, const char *text, zoe_fo
 void zoe_folder_close(zoe_folder *folder);
 
 /* The backend that `device` ("cpu", "cuda:N") and `dtype` (NULL: its own choice) name; `vram`: bytes of a device's memory
- * that it may use, 0: what is free, less a margin. */
-int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_backend **out);
+ * that it may use, 0: what is free, less a margin. `attention` as in zoe_model_settings. */
+int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, const char *attention,
+                     zoe_backend **out);
 
 /* "auto", "none", "model", "block" or NULL, which is "auto". */
 int zoe_offload_parse(zoe_context *ctx, const char *name, zoe_offload *out);

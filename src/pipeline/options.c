@@ -86,6 +86,9 @@ static const zoe_option table[] = {
               "that are not at work; block, every block after its use; default: auto."),
     MODEL(ZOE_OPTION_PATH, text_encoder, "text-encoder", "DIR",
           .help = "Folder with text_encoder and tokenizer, for models published without; default: the model's own."),
+    MODEL(ZOE_OPTION_CHOICE, attention, "attention", "NAME", .choices = "exact|sage",
+          .help = "Attention over long sequences: exact, or sage, on cuda, which is faster through int8 and fp8; default: "
+                  "exact."),
     REQUEST(ZOE_OPTION_PATH, init_latents, "init-latents", "FILE:NAME",
             .help = "Start from this tensor of a safetensors file instead of drawing noise; default: none."),
     REQUEST(ZOE_OPTION_PATH, dump, "dump", "FILE",

@@ -68,6 +68,7 @@ expect 1 'nothing.mp4: No such file' generate --from nothing.mp4 -o x.mp4
 expect 2 '4n\+1.* 5 and 9' "${small[@]}" --prompt a --frames 6 -o x.mp4
 expect 2 'nearest .*48x32' "${small[@]}" --prompt a --size 50x32 -o x.mp4
 expect 1 '^zoe: --image: .*text' "${small[@]}" --prompt a --image ball-01.png -o x.mp4
+expect 1 'attention sage: cpu in F32 has only exact' "${small[@]}" --prompt a --attention sage -o x.mp4
 expect 2 'x\.xyz' "${small[@]}" --prompt a -o x.xyz
 expect 1 'no/such/x\.mp4' "${small[@]}" --prompt a -o no/such/x.mp4
 expect 1 'no/such/d' "${small[@]}" --prompt a -o x.mp4 --dump no/such/d.safetensors

@@ -1,14 +1,16 @@
 /*
- * softmax(scale q k^T + bias) v, by one of three ways: cuDNN for long sequences of bf16, a kernel of ours for a few keys
- * and repeated ones, and for everything else (float32, wide heads, biases) two products with a softmax between, for as
- * many queries at a time as a bounded piece of memory holds.
+ * softmax(scale q k^T + bias) v, by one of these ways. For long sequences of bf16: through int8 and e4m3 where that was
+ * asked for, else a kernel of ours on Hopper or cuDNN. For a few keys and repeated ones: another kernel of ours.
+ * For everything else (float32, wide heads, biases): two products with a softmax between, for as many queries at a time as
+ * a bounded piece of memory holds.
  */
 #include <math.h>
 
 #include "backend/cuda/cuda.h"
+#include "backend/sage.h"
 
 #define SCORE_BYTES ((int64_t)128 << 20)
-#define FEW_KEYS    1024
+#define FEW_KEYS    (ZOE_SAGE_FEWEST - 1) /* for which cuDNN and quantising are not worth it */
 
 static bool pieces(const zoe_tensor *t) {
     return (uintptr_t)t->data % 16 == 0 && t->stride[0] % 8 == 0 && t->stride[1] % 8 == 0;
@@ -22,27 +24,40 @@ static bool narrow(const zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k
     return q->shape[2] == v->shape[2];
 }
 
-static int flash(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v, float scale,
-                 float last) {
-    zoe_cuda_flash f = {.q = q->data,
-                        .k = k->data,
-                        .v = v->data,
-                        .y = y->data,
-                        .q_head = q->stride[0],
-                        .q_row = q->stride[1],
-                        .k_head = k->stride[0],
-                        .k_row = k->stride[1],
-                        .v_head = v->stride[0],
-                        .v_row = v->stride[1],
-                        .y_head = y->stride[0],
-                        .y_row = y->stride[1],
-                        .heads = (int)q->shape[0],
-                        .queries = (int)q->shape[1],
-                        .keys = (int)k->shape[1],
-                        .dim = (int)q->shape[2],
-                        .scale = scale,
-                        .last = last};
-    return zoe_cuda_check(&cuda->base, zoe_cuda_launch_flash(&f, cuda->stream), "attention");
+static zoe_cuda_flash describe(zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v, float scale,
+                               float last) {
+    return (zoe_cuda_flash){.q = q->data,
+                            .k = k->data,
+                            .v = v->data,
+                            .y = y->data,
+                            .q_head = q->stride[0],
+                            .q_row = q->stride[1],
+                            .k_head = k->stride[0],
+                            .k_row = k->stride[1],
+                            .v_head = v->stride[0],
+                            .v_row = v->stride[1],
+                            .y_head = y->stride[0],
+                            .y_row = y->stride[1],
+                            .heads = (int)q->shape[0],
+                            .queries = (int)q->shape[1],
+                            .keys = (int)k->shape[1],
+                            .dim = (int)q->shape[2],
+                            .scale = scale,
+                            .last = last};
+}
+
+/* On a chip like the one that it was measured on, cuDNN is slower for heads of 128 channels and faster for those of 64. */
+static bool hopper(const zoe_cuda *cuda, const zoe_cuda_flash *f) {
+    return cuda->level == 90 && f->dim == 128;
+}
+
+static int sage(zoe_cuda *cuda, const zoe_cuda_flash *f) {
+    zoe_tensor memory;
+    size_t mark = zoe_arena_mark(&cuda->base);
+    ZOE_TRY(ZOE_NEW(&cuda->base, &memory, ZOE_I8, (int64_t)zoe_cuda_sage_bytes(f, cuda->level)));
+    int status = zoe_cuda_check(&cuda->base, zoe_cuda_launch_sage(f, memory.data, cuda->level, cuda->stream), "attention");
+    zoe_arena_release(&cuda->base, mark);
+    return status;
 }
 
 /* Queries q0 .. q0 + count with scores and p of [heads, count, padded keys]. */
@@ -128,10 +143,14 @@ int zoe_cuda_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, cons
     bool plain = !p->relative_bias && narrow(y, q, k, v), done = false;
     bool ours = plain && (q->shape[2] == 64 || q->shape[2] == 128) && q->shape[1] < INT32_MAX && k->shape[1] < INT32_MAX &&
                 q->shape[0] <= 65535;
-    if (plain && last == 0 && (!ours || k->shape[1] > FEW_KEYS))
-        ZOE_TRY(zoe_cuda_sdpa_run(cuda, y, q, k, v, p->scale, &done));
+    zoe_cuda_flash f = describe(y, q, k, v, p->scale, last);
+    bool few = last != 0 || k->shape[1] <= FEW_KEYS;
+    if (ours && !few && be->sage) return sage(cuda, &f);
+    if (ours && !few && hopper(cuda, &f))
+        return zoe_cuda_check(be, zoe_cuda_launch_flash_hopper(&f, cuda->stream), "attention");
+    if (plain && last == 0 && !(ours && few)) ZOE_TRY(zoe_cuda_sdpa_run(cuda, y, q, k, v, p->scale, &done));
     if (done) return ZOE_OK;
-    if (ours) return flash(cuda, y, q, k, v, p->scale, last);
+    if (ours) return zoe_cuda_check(be, zoe_cuda_launch_flash(&f, cuda->stream), "attention");
     size_t mark = zoe_arena_mark(be);
     int status = unfused(cuda, y, q, k, v, p, last);
     zoe_arena_release(be, mark);

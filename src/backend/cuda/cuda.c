@@ -55,6 +55,7 @@ static void cuda_close(zoe_backend *be) {
 static const zoe_backend_ops ops = {
     .name = "cuda",
     .key_repeats = true,
+    .sage = true,
     .computes = true,
     .scratch = true,
     .quantised_rows = true,

@@ -71,6 +71,11 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     return *(uint32_t *)&pair;
 }
 
+__device__ __forceinline__ uint32_t pack_half(float low, float high) {
+    __half2 pair = __floats2half2_rn(low, high);
+    return *(uint32_t *)&pair;
+}
+
 __device__ __forceinline__ void store8(float *to, const float *from) {
     ((float4 *)to)[0] = make_float4(from[0], from[1], from[2], from[3]);
     ((float4 *)to)[1] = make_float4(from[4], from[5], from[6], from[7]);
@@ -79,6 +84,12 @@ __device__ __forceinline__ void store8(float *to, const float *from) {
 __device__ __forceinline__ void store8(bf16 *to, const float *from) {
     *(uint4 *)to = make_uint4(pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3]), pack_bf16(from[4], from[5]),
                               pack_bf16(from[6], from[7]));
+}
+
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 __device__ __forceinline__ float activation(float x, int act) {

@@ -131,6 +131,13 @@ typedef struct zoe_cuda_flash {
     float scale, last; /* `last` is added to the last key's scaled score */
 } zoe_cuda_flash;
 cudaError_t zoe_cuda_launch_flash(const zoe_cuda_flash *p, cudaStream_t stream);
+/* On wgmma, for heads of 128 channels and without `last`: compute capability 9.0 only. */
+cudaError_t zoe_cuda_launch_flash_hopper(const zoe_cuda_flash *p, cudaStream_t stream);
+
+/* The same, but for `last`, through int8 and e4m3, for many keys. `memory`: zoe_cuda_sage_bytes() of the device's memory.
+ */
+size_t zoe_cuda_sage_bytes(const zoe_cuda_flash *p, int level);
+cudaError_t zoe_cuda_launch_sage(const zoe_cuda_flash *p, void *memory, int level, cudaStream_t stream);
 
 /* Convolution, channels last. */
 typedef struct zoe_cuda_convolution {

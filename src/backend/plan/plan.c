@@ -4,6 +4,7 @@
  */
 #include "backend/device.h"
 #include "backend/quantised.h"
+#include "backend/sage.h"
 
 #define FIRST_ADDRESS ((uintptr_t)1 << 40)
 #define ARENA_BYTES   ((size_t)1 << 46)
@@ -144,6 +145,8 @@ static int plan_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, c
     int64_t row = q->shape[0] * keys * (4 + (int64_t)zoe_dtype_size(v->dtype)), most = bounded / row / 64 * 64;
     if (most < 64) most = 64;
     if (most > q->shape[1]) most = q->shape[1];
+    if (fused && be->sage && p->last_key_repeats <= 1 && k->shape[1] >= ZOE_SAGE_FEWEST)
+        return scratch(be, zoe_sage_lay_out(q->shape[0], q->shape[1], k->shape[1], dim, 2).bytes); /* 2: at most */
     return scratch(be, fused ? 0 : most * row);
 }
 
@@ -233,7 +236,7 @@ int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, self, 1));
     self->ops = ops;
     self->ops.host_memory = !device;
-    self->ops.scratch = self->ops.quantised_rows = device;
+    self->ops.scratch = self->ops.quantised_rows = self->ops.sage = device;
     if (!device) self->ops.grow = NULL;
     self->base = (zoe_backend){.ops = &self->ops,
                                .ctx = ctx,
@@ -256,5 +259,6 @@ int zoe_plan_backend_like(const zoe_backend *be, zoe_backend **out) {
                                        .host_budget = be->weights.host_budget};
     plan_of(*out)->ops.quantised_rows = be->ops->quantised_rows;
     plan_of(*out)->ops.scratch = be->ops->scratch;
+    (*out)->sage = be->sage;
     return ZOE_OK;
 }

@@ -1,0 +1,125 @@
+/*
+ * Quantised attention on Hopper's matrix unit. One warp brings tiles of keys and values through a ring in shared memory;
+ * each of three warpgroups keeps 64 queries, and while one of them takes exponentials the matrix unit works for the others.
+ */
+#include "backend/cuda/bulk.cuh"
+#include "backend/cuda/mma.cuh"
+#include "backend/cuda/sage.cuh"
+#include "backend/cuda/wgmma.cuh"
+
+#define GROUPS  3
+#define STAGES  4
+#define THREADS (128 * (GROUPS + 1))
+
+/* Registers of a thread that fetches, and of one that computes: 65536 in all. */
+#define FETCHER_REGISTERS  32
+#define CONSUMER_REGISTERS 160
+
+template <int D> using sage_ring = bulk_ring<GROUPS * SAGE_QUERIES * D, SAGE_KEYS * D, STAGES, GROUPS * 4>;
+
+template <int D> __device__ __forceinline__ void produce(const sage_operands &o, const sage_ring<D> &ring) {
+    constexpr int tile = SAGE_KEYS * D, queries = SAGE_QUERIES * D;
+    int64_t first = (int64_t)blockIdx.y * o.key_tiles * tile;
+    mbarrier_expect(ring.q_full(), GROUPS * queries);
+    bulk_copy(ring.base, o.q + ((int64_t)blockIdx.y * o.query_tiles + blockIdx.x * GROUPS) * queries, GROUPS * queries,
+              ring.q_full());
+    auto bring = [&](const void *from, int t, uint32_t to, uint32_t barrier) {
+        mbarrier_expect(barrier, tile);
+        bulk_copy(to, (const char *)from + first + (int64_t)t * tile, tile, barrier);
+    };
+    ring.produce(
+        o.key_tiles, [&](int t, uint32_t to, uint32_t barrier) { bring(o.k, t, to, barrier); },
+        [&](int t, uint32_t to, uint32_t barrier) { bring(o.v, t, to, barrier); });
+}
+
+/* s[64, 128] = q[64, D] k[128, D]^T + SAGE_ZERO */
+template <int D> __device__ __forceinline__ void ask_scores(int (&s)[64], uint32_t q, uint32_t k) {
+#pragma unroll
+    for (int i = 0; i < 64; i++) s[i] = SAGE_ZERO_BITS;
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < D / 32; i++)
+        if (D == 128)
+            wgmma_s8(s, wgmma_tile(q + i * 32), wgmma_tile(k + i * 32));
+        else
+            wgmma_s8(s, wgmma_narrow_tile(q + i * 32), wgmma_narrow_tile(k + i * 32));
+    wgmma_commit();
+}
+
+/* y[64, D] = p[64, 128] v[D, 128]^T */
+template <int D> __device__ __forceinline__ void ask_values(float (&y)[D / 2], const float (&p)[64], uint32_t v) {
+    uint32_t operands[16];
+#pragma unroll
+    for (int i = 0; i < 16; i++) { /* of 32 keys i / 4: row i % 2, keys' half i / 2 % 2 */
+        const float *from = p + i / 4 * 16 + i / 2 % 2 * 8 + i % 2 * 2;
+        operands[i] = pack_e4m3(from[0], from[1], from[4], from[5]);
+    }
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < 4; i++) wgmma_e4m3<D>(y, operands + 4 * i, wgmma_tile(v + i * 32), i > 0);
+    wgmma_commit();
+}
+
+/* A warpgroup's 64 queries against all keys. */
+template <int D> __device__ __forceinline__ void consume(const sage_operands &o, const sage_ring<D> &ring) {
+    int group = threadIdx.x / 128 - 1, head = blockIdx.y, lane = threadIdx.x % 32;
+    int row = (blockIdx.x * GROUPS + group) * SAGE_QUERIES + threadIdx.x / 32 % 4 * 16 + lane / 4;
+    uint32_t q = ring.base + group * SAGE_QUERIES * D;
+    const float *k_factor = o.k_factor + (int64_t)head * o.key_tiles;
+    const float *q_factor = o.q_factor + (int64_t)head * o.query_tiles * SAGE_QUERIES + row;
+    sage_rows softmax = {{q_factor[0], q_factor[8]}, {-INFINITY, -INFINITY}, {0, 0}, {1, 1}};
+    float result[D / 2];
+#pragma unroll
+    for (int i = 0; i < D / 2; i++) result[i] = 0;
+    mbarrier_wait(ring.q_full(), 0);
+    for (int t = 0, stage = 0, phase = 0; t < o.key_tiles; t++) {
+        float factor = k_factor[t], p[64], part[D / 2];
+        int s[64];
+        mbarrier_wait(ring.k_full(stage), phase);
+        ask_scores<D>(s, q, ring.k(stage));
+        wgmma_wait<0>();
+        if (lane == 0) mbarrier_arrive(ring.k_free(stage));
+        if (sage_soften(s, p, softmax, factor, o.keys - t * SAGE_KEYS)) {
+#pragma unroll
+            for (int i = 0; i < D / 2; i++) result[i] *= softmax.correction[i / 2 % 2];
+        }
+        mbarrier_wait(ring.v_full(stage), phase);
+        ask_values<D>(part, p, ring.v(stage));
+        wgmma_wait<0>();
+        if (lane == 0) mbarrier_arrive(ring.v_free(stage));
+            /* The matrix unit sums up e4m3 in some 14 bits: over a tile that is enough, over a row it is not. */
+#pragma unroll
+        for (int i = 0; i < D / 2; i++) result[i] += part[i];
+        if (++stage == STAGES) stage = 0, phase ^= 1;
+    }
+    sage_write<D>(o, softmax, result, head, row);
+}
+
+template <int D> __global__ void __launch_bounds__(THREADS, 1) sage_wgmma_kernel(sage_operands o) {
+#if __CUDA_ARCH_FEAT_SM90_ALL
+    extern __shared__ __align__(1024) char shared[];
+    sage_ring<D> ring = {shared_address(shared)};
+    if (threadIdx.x == 0) ring.init();
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        registers_down<FETCHER_REGISTERS>();
+        if (threadIdx.x == 0) produce<D>(o, ring);
+    } else {
+        registers_up<CONSUMER_REGISTERS>();
+        consume<D>(o, ring);
+    }
+#endif
+}
+
+template <int D> static cudaError_t launch(const sage_operands *o, cudaStream_t stream) {
+    constexpr int bytes = sage_ring<D>::bytes;
+    cudaError_t error = cudaFuncSetAttribute(sage_wgmma_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (error != cudaSuccess) return error;
+    dim3 grid((unsigned)(o->query_tiles / GROUPS), (unsigned)o->heads);
+    sage_wgmma_kernel<D><<<grid, THREADS, bytes, stream>>>(*o);
+    return cudaGetLastError();
+}
+
+cudaError_t zoe_cuda_launch_sage_hopper(const sage_operands *o, int dim, cudaStream_t stream) {
+    return dim == 128 ? launch<128>(o, stream) : launch<64>(o, stream);
+}
