@@ -324,6 +324,30 @@ static void plan_keeps_the_same_books(void **state) {
     zoe_backend_close(plan);
 }
 
+/* Memory that quantised attention takes while it runs is in a device's plan, for long sequences alone. */
+static void plan_foretells_quantised_attention(void **state) {
+    fixture *f = *state;
+    for (int i = 0; i < 4; i++) {
+        int64_t heads = 2, queries = 300, keys = i == 1 ? 1024 : 1100, dim = 64;
+        zoe_backend *plan;
+        zoe_tensor q, k, y;
+        assert_int_equal(zoe_plan_backend_create(f->ctx, ZOE_BF16, true, &plan), ZOE_OK);
+        assert_int_equal(ZOE_NEW(plan, &q, ZOE_BF16, heads, queries, dim), ZOE_OK);
+        assert_int_equal(ZOE_NEW(plan, &k, ZOE_BF16, heads, keys, dim), ZOE_OK);
+        assert_int_equal(ZOE_NEW(plan, &y, ZOE_BF16, heads, queries, dim), ZOE_OK);
+        size_t before = plan->arena.used;
+        plan->sage = i > 0;
+        zoe_attention p = {.scale = 1, .last_key_repeats = i == 2 ? 9 : 0};
+        assert_int_equal(zoe_op_attention(plan, &y, &q, &k, &k, &p), ZOE_OK);
+        assert_int_equal(plan->arena.used, before);
+        /* at least int8 queries and keys and halves of values, in whole tiles */
+        int64_t least = heads * dim * (384 + 3 * 1152), most = least + least / 10;
+        int64_t taken = (int64_t)(plan->arena.peak - before);
+        assert_true(i < 3 ? taken == 0 : taken >= least && taken <= most);
+        zoe_backend_close(plan);
+    }
+}
+
 static void threads_change_no_bit(void **state) {
     (void)state;
     enum { COUNT = 2 * 7 * 5 * 40 + 300 * 1024 };
@@ -373,6 +397,7 @@ int main(void) {
         cmocka_unit_test(halves_round_to_nearest_even),
         cmocka_unit_test(kernels_convert_alike),
         cmocka_unit_test_setup_teardown(plan_keeps_the_same_books, setup, teardown),
+        cmocka_unit_test_setup_teardown(plan_foretells_quantised_attention, setup, teardown),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(mask_turns_levels_off),
     };
