@@ -38,6 +38,7 @@ float *zoe_quantised_global(const zoe_tensor *t);
  * floats (any float type, any alignment). nvfp4 needs the scale for all before, from all of the matrix's floats.
  */
 void zoe_quantise_rows(zoe_tensor *y, const void *floats, zoe_dtype dtype, int64_t first, int64_t rows);
+void zoe_dequantise_rows(const zoe_tensor *y, float *floats, int64_t first, int64_t rows); /* and back */
 float zoe_quantise_global(const void *floats, zoe_dtype dtype, int64_t count);
 
 #endif

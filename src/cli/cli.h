@@ -49,7 +49,7 @@ typedef struct cli_command {
     int (*run)(const cli_args *args); /* returns an exit status */
 } cli_command;
 
-extern const cli_command cli_generate, cli_plan, cli_inspect, cli_bench, cli_devices, cli_help;
+extern const cli_command cli_generate, cli_plan, cli_inspect, cli_quantize, cli_bench, cli_devices, cli_help;
 
 /* All commands, in the order of the help text; ended by NULL. */
 extern const cli_command *const cli_commands[];

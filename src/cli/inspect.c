@@ -30,6 +30,7 @@ static void print_weights_line(const json_t *weights) {
     printf("%lld tensors, %lld parameters, %s: ", integer_of(weights, "tensor_count"), integer_of(weights, "parameters"),
            cli_bytes(bytes, (double)integer_of(weights, "bytes")));
     print_dtypes(json_object_get(weights, "dtypes"));
+    if (json_object_get(weights, "linear")) printf("  linear weights quantised to %s\n", text_of(weights, "linear"));
 }
 
 static void print_model(const json_t *report) {

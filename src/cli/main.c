@@ -6,8 +6,8 @@
 
 #include "cli.h"
 
-const cli_command *const cli_commands[] = {&cli_generate, &cli_plan, &cli_inspect, &cli_bench,
-                                           &cli_devices,  &cli_help, NULL};
+const cli_command *const cli_commands[] = {&cli_generate, &cli_plan,    &cli_inspect, &cli_quantize,
+                                           &cli_bench,    &cli_devices, &cli_help,    NULL};
 
 const cli_command *cli_find_command(const char *name) {
     for (size_t i = 0; cli_commands[i]; i++)

@@ -66,6 +66,8 @@ typedef struct zoe_safetensors_writer zoe_safetensors_writer;
 int zoe_safetensors_create(zoe_context *ctx, const char *path, zoe_safetensors_writer **out);
 int zoe_safetensors_add(zoe_safetensors_writer *writer, const char *name, zoe_dtype dtype, int rank, const int64_t *shape,
                         const void *data);
+/* A "__metadata__" value. */
+int zoe_safetensors_note(zoe_safetensors_writer *writer, const char *key, const char *value);
 /* Appends one more row to tensor `name`, whose first axis counts the rows; the row's shape must stay the same. */
 int zoe_safetensors_add_row(zoe_safetensors_writer *writer, const char *name, zoe_dtype dtype, int rank,
                             const int64_t *row_shape, const void *data);

@@ -31,7 +31,8 @@ struct zoe_safetensors_writer {
     char *path, *temporary;
     int scratch, file; /* descriptors, -1 where none */
     uint64_t scratch_bytes;
-    bool broken; /* a piece is missing in the scratch file */
+    json_t *metadata; /* or NULL */
+    bool broken;      /* a piece is missing in the scratch file */
     output *outputs;
     size_t count, capacity;
 };
@@ -145,6 +146,12 @@ int zoe_safetensors_add(zoe_safetensors_writer *writer, const char *name, zoe_dt
     return add_piece(writer, target, bytes, data);
 }
 
+int zoe_safetensors_note(zoe_safetensors_writer *writer, const char *key, const char *value) {
+    if (!writer->metadata) writer->metadata = json_object();
+    if (json_object_set_new(writer->metadata, key, json_string(value)) == 0) return ZOE_OK;
+    return zoe_fail(writer->ctx, ZOE_ERR_NOMEM, "cannot note \"%s\": out of memory, or the text is not UTF-8", key);
+}
+
 int zoe_safetensors_add_row(zoe_safetensors_writer *writer, const char *name, zoe_dtype dtype, int rank,
                             const int64_t *row_shape, const void *data) {
     zoe_context *ctx = writer->ctx;
@@ -199,6 +206,10 @@ static int write_header(zoe_safetensors_writer *writer) {
     char *text = NULL;
     int status = ZOE_OK;
     uint64_t begin = 0;
+    if (writer->metadata && json_object_set(header, "__metadata__", writer->metadata) != 0) {
+        status = zoe_out_of_memory(writer->ctx, 64, "metadata");
+        goto done;
+    }
     for (size_t i = 0; i < writer->count; i++) {
         if (json_object_set_new(header, writer->outputs[i].name, describe(&writer->outputs[i], begin)) != 0) {
             status =
@@ -282,6 +293,7 @@ void zoe_safetensors_abort(zoe_safetensors_writer *writer) {
         zoe_free(ctx, writer->outputs[i].pieces);
     }
     zoe_free(ctx, writer->outputs);
+    json_decref(writer->metadata);
     zoe_free(ctx, writer->temporary);
     zoe_free(ctx, writer->path);
     zoe_free(ctx, writer);

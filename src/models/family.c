@@ -8,6 +8,7 @@
 #include "models/cogvideox/cogvideox.h"
 #include "models/ltx/ltx.h"
 #include "models/wan/wan.h"
+#include "weights/quantise.h"
 
 const zoe_family *const zoe_families[] = {&zoe_wan_family, &zoe_cogvideox_family, &zoe_ltx_family, NULL};
 
@@ -42,21 +43,12 @@ int zoe_family_find(const zoe_folder *folder, const zoe_family **out) {
 }
 
 int zoe_linear_policy_find(zoe_context *ctx, const char *name, zoe_linear_policy *out) {
-    static const struct {
-        const char *name;
-        zoe_dtype dtype;
-    } forms[] = {{"native", ZOE_DTYPE_COUNT},
-                 {"int8", ZOE_I8},
-                 {"fp8", ZOE_F8_E4M3},
-                 {"int4", ZOE_I4},
-                 {"nvfp4", ZOE_F4_E2M1}};
-    if (!name) name = "native";
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++)
-        if (strcmp(name, forms[i].name) == 0) {
-            out->denoiser = out->text = (zoe_weight_form){.dtype = forms[i].dtype};
-            return ZOE_OK;
-        }
-    return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "linear: found \"%.100s\", expected one of native|int8|fp8|int4|nvfp4", name);
+    zoe_dtype dtype;
+    if (!zoe_form_named(name ? name : "native", &dtype))
+        return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "linear: found \"%.100s\", expected one of native|int8|fp8|int4|nvfp4",
+                        name);
+    out->denoiser = out->text = (zoe_weight_form){.dtype = dtype};
+    return ZOE_OK;
 }
 
 int zoe_bench_policy(zoe_context *ctx, const zoe_bench_settings *settings, zoe_linear_policy *out) {

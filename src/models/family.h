@@ -110,8 +110,8 @@ typedef struct zoe_family {
     /* Releases what belongs to the request, after success and failure. */
     void (*finish)(void *model);
 
-    /* Name of the first weight with a NaN or infinity, or NULL: where to look when latents are not finite. */
-    const char *(*find_nonfinite)(void *model);
+    /* The weights of network number `index`; NULL past the last. */
+    zoe_weights *(*weights)(void *model, int index);
 
     /*
      * Makes a task of the network that `config` describes, with the sizes and the type of weights that the settings ask

@@ -270,7 +270,10 @@ static int check_finite(generation *g, int step) {
     bool finite;
     ZOE_TRY(zoe_op_finite(g->run.be, &g->latents, &finite));
     if (finite) return ZOE_OK;
-    const char *culprit = g->model->family->find_nonfinite(g->model->impl);
+    const char *culprit = NULL;
+    zoe_weights *weights;
+    for (int i = 0; !culprit && (weights = g->model->family->weights(g->model->impl, i)); i++)
+        culprit = zoe_weights_find_nonfinite(weights);
     if (culprit)
         return zoe_fail(g->run.ctx, ZOE_ERR_NUMERIC,
                         "step %d of %d: NaN or infinity in the latents, because weight %s holds one; "

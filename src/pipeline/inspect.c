@@ -52,9 +52,10 @@ static int64_t elements(const zoe_entry *entry) {
 static int summarise(zoe_context *ctx, const zoe_checkpoint *ckpt, json_t *report) {
     int64_t parameters = 0, bytes = 0, of_dtype[ZOE_DTYPE_COUNT] = {0};
     size_t count = zoe_checkpoint_count(ckpt);
+    const char *linear = zoe_checkpoint_metadata(ckpt, "zoe.linear"); /* two weights of four bits are one byte */
     for (size_t i = 0; i < count; i++) {
         const zoe_entry *entry = zoe_checkpoint_at(ckpt, i);
-        parameters += elements(entry);
+        if (!ends_in(entry->name, "_scale")) parameters += elements(entry) * (linear && entry->dtype == ZOE_U8 ? 2 : 1);
         bytes += (int64_t)entry->bytes;
         of_dtype[entry->dtype]++;
     }
@@ -66,6 +67,7 @@ static int summarise(zoe_context *ctx, const zoe_checkpoint *ckpt, json_t *repor
     ZOE_TRY(zoe_report_set(ctx, report, "bytes", json_integer(bytes)));
     for (int i = 0; i < ZOE_DTYPE_COUNT; i++)
         if (of_dtype[i]) ZOE_TRY(zoe_report_set(ctx, dtypes, zoe_dtype_name((zoe_dtype)i), json_integer(of_dtype[i])));
+    if (linear) ZOE_TRY(zoe_report_set(ctx, report, "linear", json_string(linear)));
     return list_files(ctx, ckpt, files);
 }
 

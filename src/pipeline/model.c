@@ -132,8 +132,8 @@ static int open_backend(zoe_context *ctx, const zoe_model_settings *s, zoe_backe
 }
 
 /* Opens the folder on `be`, which the model then owns, or on the one that the settings name. */
-static int open_model(zoe_context *ctx, const char *dir, const zoe_model_settings *settings, zoe_backend *be,
-                      zoe_model **out) {
+int zoe_model_open_with(zoe_context *ctx, const char *dir, const zoe_model_settings *settings, zoe_backend *be,
+                        zoe_model **out) {
     zoe_folder folder = {0};
     zoe_linear_policy linear;
     zoe_model *model = NULL;
@@ -161,11 +161,11 @@ done:
 int zoe_model_open(zoe_context *ctx, const char *dir, const zoe_model_settings *settings, zoe_model **out) {
     zoe_model_settings initial;
     zoe_model_settings_init(&initial);
-    return open_model(ctx, dir, settings ? settings : &initial, NULL, out);
+    return zoe_model_open_with(ctx, dir, settings ? settings : &initial, NULL, out);
 }
 
 int zoe_model_open_on(const zoe_model *model, zoe_backend *be, zoe_model **out) {
-    return open_model(model->ctx, model->path, &model->settings, be, out);
+    return zoe_model_open_with(model->ctx, model->path, &model->settings, be, out);
 }
 
 void zoe_model_close(zoe_model *model) {

@@ -28,6 +28,10 @@ int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, in
 /* "auto", "none", "model", "block" or NULL, which is "auto". */
 int zoe_offload_parse(zoe_context *ctx, const char *name, zoe_offload *out);
 
+/* Opens the folder on `be`, which the model then owns, also on failure; NULL: on the one that the settings name. */
+int zoe_model_open_with(zoe_context *ctx, const char *dir, const zoe_model_settings *settings, zoe_backend *be,
+                        zoe_model **out);
+
 /* A twin of the model on another backend, which it owns, also on failure. */
 int zoe_model_open_on(const zoe_model *model, zoe_backend *be, zoe_model **out);
 

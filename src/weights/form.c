@@ -12,8 +12,23 @@ int64_t zoe_item_count(const zoe_item *it) {
     return count;
 }
 
+size_t zoe_item_span(const zoe_item *it, int64_t elements) {
+    return (size_t)((elements * zoe_dtype_bits(zoe_item_source(it)) + 7) / 8);
+}
+
+/* Scales of a file are items of their own. */
+int64_t zoe_item_bytes(const zoe_item *it) {
+    return it->scales ? (int64_t)zoe_item_span(it, zoe_item_count(it)) : zoe_form_bytes(&it->form);
+}
+
+const char *zoe_item_mapping(const zoe_item *it) {
+    return (const char *)it->entry->data + zoe_item_span(it, it->skip);
+}
+
 zoe_tensor zoe_item_form(const zoe_weights *weights, const zoe_item *it) {
     const zoe_backend *be = weights->be;
+    if (it->scales) return it->form;
+    if (it->kind == ZOE_SLOT_SCALES) return zoe_tensor_of(NULL, it->entry->dtype, it->rank, it->shape);
     int64_t count = zoe_item_count(it), out = it->shape[0];
     if (it->kind == ZOE_SLOT_VECTOR) return zoe_tensor_of(NULL, ZOE_F32, it->rank, it->shape);
     if (it->kind == ZOE_SLOT_CONV) {
@@ -45,10 +60,12 @@ int64_t zoe_item_width(const zoe_item *it) {
 }
 
 bool zoe_item_verbatim(const zoe_item *it) {
+    if (it->scales) return true;
     return it->entry && it->kind != ZOE_SLOT_CONV && it->kind != ZOE_SLOT_VECTOR && it->form.dtype == it->entry->dtype;
 }
 
 zoe_dtype zoe_item_source(const zoe_item *it) {
+    if (it->scales) return it->form.dtype;
     return it->entry ? it->entry->dtype : zoe_is_quantised(&it->form) ? ZOE_BF16 : it->form.dtype;
 }
 

@@ -51,7 +51,7 @@ typedef struct piece {
 } piece;
 
 static size_t row_bytes(const zoe_item *it) {
-    return (size_t)zoe_item_width(it) * zoe_dtype_size(zoe_item_source(it));
+    return zoe_item_span(it, zoe_item_width(it));
 }
 
 static int64_t rows_at_once(const zoe_item *it) {
@@ -102,18 +102,18 @@ static bool next_piece(zoe_loader *loader, piece *p, job **j) {
 /* Rows of the file at `to`, or drawn. */
 static bool get_rows(const zoe_loader *loader, const zoe_item *it, void *to, int64_t row, int64_t rows) {
     const zoe_checkpoint *ckpt = loader->weights->ckpt;
-    size_t element = zoe_dtype_size(zoe_item_source(it)), skip = (size_t)it->skip * element;
+    size_t skip = zoe_item_span(it, it->skip);
     size_t start = (size_t)row * row_bytes(it), bytes = (size_t)rows * row_bytes(it), before = bytes;
     if (!it->entry) {
         zoe_item_draw(it, to, row, rows);
         return true;
     }
     if (it->gap) {
-        size_t half = (size_t)(zoe_item_count(it) / 2) * element;
+        size_t half = zoe_item_span(it, zoe_item_count(it) / 2);
         before = start >= half ? 0 : start + bytes <= half ? bytes : half - start;
     }
     if (before && !zoe_checkpoint_read(ckpt, it->entry, skip + start, to, before)) return false;
-    return before == bytes || zoe_checkpoint_read(ckpt, it->entry, skip + start + before + (size_t)it->gap * element,
+    return before == bytes || zoe_checkpoint_read(ckpt, it->entry, skip + start + before + zoe_item_span(it, it->gap),
                                                   (char *)to + before, bytes - before);
 }
 
@@ -138,7 +138,7 @@ static void run_piece(const zoe_loader *loader, const piece *p, char *scratch, j
     bool there = true, verbatim = zoe_item_verbatim(it);
     int64_t most = verbatim ? p->rows : rows_at_once(it);
     found->element = -1;
-    if (it->form.dtype == ZOE_F4_E2M1) there = find_global(loader, p, scratch);
+    if (it->form.dtype == ZOE_F4_E2M1 && !verbatim) there = find_global(loader, p, scratch);
     for (int64_t row = p->row; there && found->element < 0 && row < p->row + p->rows; row += most) {
         int64_t rows = p->row + p->rows - row < most ? p->row + p->rows - row : most;
         there = get_rows(loader, it, verbatim ? p->to + (size_t)row * row_bytes(it) : scratch, row, rows);

@@ -14,7 +14,11 @@ static int fill_item(zoe_weights *weights, const zoe_item *it, void *to) {
     zoe_tensor form = zoe_item_over(it, to);
     size_t size = zoe_dtype_size(dtype);
     void *fresh = NULL; /* numbers that do not lie in the file as they are wanted */
-    const char *source = it->entry ? (const char *)it->entry->data + (size_t)it->skip * size : NULL;
+    const char *source = it->entry ? zoe_item_mapping(it) : NULL;
+    if (it->scales || it->kind == ZOE_SLOT_SCALES) {
+        memcpy(to, source, (size_t)zoe_item_bytes(it));
+        return ZOE_OK;
+    }
     if (!it->entry || it->gap) {
         size_t half = (size_t)(count / 2) * size;
         fresh = zoe_alloc(ctx, (size_t)count * size + 1);

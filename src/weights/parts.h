@@ -2,6 +2,7 @@
 #ifndef ZOE_WEIGHTS_PARTS_H
 #define ZOE_WEIGHTS_PARTS_H
 
+#include "weights/slots.h"
 #include "weights/weights.h"
 
 typedef struct zoe_item {
@@ -13,6 +14,7 @@ typedef struct zoe_item {
     const zoe_entry *entry;      /* NULL for random weights */
     int64_t skip;                /* elements of the entry before this part of it */
     int64_t gap;                 /* and, of a part in two halves, between these */
+    const zoe_entry *scales;     /* of a matrix that is quantised in the file; the next items are its scales */
     zoe_tensor form;             /* once loaded; without data */
     bool mapped;                 /* used where the file is mapped */
     size_t offset;               /* in its unit's blob, unless mapped */
@@ -86,6 +88,25 @@ struct zoe_weights {
 /* ---- forms ---- */
 
 int64_t zoe_item_count(const zoe_item *it);
+
+/* As zoe_weights_find(), with the part of the tensor that an alias names. */
+const zoe_entry *zoe_item_find(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name, zoe_part *part);
+
+/*
+ * Finds out how a matrix that scales follow is quantised in the file. Writes what is
+ * wrong, or nothing, into `problem`.
+ */
+void zoe_item_given(zoe_weights *weights, zoe_item *it, zoe_part part, char *problem, size_t size);
+
+/* What is quantised in the file must be what was asked for, if anything was. */
+int zoe_items_agree(const zoe_weights *weights);
+
+/* Bytes that the item takes in its blob, and bytes before an element of its file's tensor. */
+int64_t zoe_item_bytes(const zoe_item *it);
+size_t zoe_item_span(const zoe_item *it, int64_t elements);
+
+/* The first byte of the item in the mapped file. */
+const char *zoe_item_mapping(const zoe_item *it);
 
 /* The type and shape in which the backend gets an item. */
 zoe_tensor zoe_item_form(const zoe_weights *weights, const zoe_item *it);

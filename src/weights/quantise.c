@@ -1,8 +1,30 @@
 #include "weights/quantise.h"
 
+#include <string.h>
+
 #include "weights/convert.h"
 
 #define UNIT 16
+
+static const struct {
+    const char *name;
+    zoe_dtype dtype;
+} names[] = {{"native", ZOE_DTYPE_COUNT}, {"int8", ZOE_I8}, {"fp8", ZOE_F8_E4M3}, {"int4", ZOE_I4}, {"nvfp4", ZOE_F4_E2M1}};
+
+const char *zoe_form_name(zoe_dtype dtype) {
+    for (size_t i = 1; i < sizeof names / sizeof names[0]; i++)
+        if (names[i].dtype == dtype) return names[i].name;
+    return names[0].name;
+}
+
+bool zoe_form_named(const char *name, zoe_dtype *out) {
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i].name) == 0) {
+            *out = names[i].dtype;
+            return true;
+        }
+    return false;
+}
 
 bool zoe_quantisable(zoe_weight_form form, int64_t out, int64_t in) {
     if (form.dtype == ZOE_DTYPE_COUNT || zoe_dtype_is_float(form.dtype)) return false;

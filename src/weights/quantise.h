@@ -11,6 +11,10 @@
  */
 bool zoe_quantisable(zoe_weight_form form, int64_t out, int64_t in);
 
+/* "int8", "fp8", "int4", "nvfp4", or "native" for all other types; and the other way round, false for other words. */
+const char *zoe_form_name(zoe_dtype dtype);
+bool zoe_form_named(const char *name, zoe_dtype *out);
+
 /* Bytes of a dense tensor or, with its scales, of a quantised matrix. */
 int64_t zoe_form_bytes(const zoe_tensor *form);
 

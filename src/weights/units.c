@@ -135,8 +135,10 @@ void zoe_units_hold(zoe_weights *weights, int64_t bytes) {
 void zoe_unit_bind(zoe_weights *weights, const zoe_unit *u, void *memory) {
     for (size_t i = u->first; i < u->first + u->count; i++) {
         const zoe_item *it = &weights->items[i];
+        if (it->kind == ZOE_SLOT_SCALES) continue;
         *it->target = memory && !it->mapped ? zoe_item_over(it, (char *)memory + it->offset) : it->form;
-        if (memory && it->mapped && it->entry)
-            it->target->data = (char *)(uintptr_t)it->entry->data + (size_t)it->skip * zoe_dtype_size(it->entry->dtype);
+        if (!memory || !it->mapped || !it->entry) continue;
+        it->target->data = (char *)(uintptr_t)zoe_item_mapping(it);
+        if (it->scales) it->target->scales = (char *)(uintptr_t)zoe_item_mapping(it + 1);
     }
 }

@@ -38,7 +38,7 @@ int zoe_weights_block(zoe_weights *weights) {
     return add_unit(weights, true);
 }
 
-static int add_item(zoe_weights *weights, const char *prefix, const zoe_slot *slot, const zoe_dims dims, void *target) {
+static int new_item(zoe_weights *weights, zoe_item **out) {
     zoe_context *ctx = weights->be->ctx;
     if (weights->count == weights->capacity) {
         size_t capacity = weights->capacity ? 2 * weights->capacity : 64;
@@ -47,7 +47,14 @@ static int add_item(zoe_weights *weights, const char *prefix, const zoe_slot *sl
         weights->items = items;
         weights->capacity = capacity;
     }
-    zoe_item *it = &weights->items[weights->count];
+    *out = &weights->items[weights->count];
+    return ZOE_OK;
+}
+
+static int add_item(zoe_weights *weights, const char *prefix, const zoe_slot *slot, const zoe_dims dims, void *target) {
+    zoe_context *ctx = weights->be->ctx;
+    zoe_item *it = NULL;
+    ZOE_TRY(new_item(weights, &it));
     *it = (zoe_item){.target = (zoe_tensor *)((char *)target + slot->member), .kind = slot->kind};
     it->rank = zoe_shape_rule(slot->shape, dims, it->shape);
     if (it->rank < 0) return zoe_fail(ctx, ZOE_ERR_INTERNAL, "shape rule \"%s\" of %s", slot->shape, slot->name);
@@ -55,6 +62,25 @@ static int add_item(zoe_weights *weights, const char *prefix, const zoe_slot *sl
     if (!it->name) return zoe_out_of_memory(ctx, strlen(slot->name), weights->part);
     weights->count++;
     weights->units[weights->unit_count - 1].count++;
+    return ZOE_OK;
+}
+
+/* The scales that a file has for the matrix `name`, as items behind it. */
+static int add_scales(zoe_weights *weights, const char *name) {
+    static const char *const endings[] = {"_scale", "_global_scale"};
+    for (int i = 0; i < 2; i++) {
+        zoe_item *it = NULL;
+        char *full = zoe_format(weights->be->ctx, "%s%s", name, endings[i]);
+        if (!full) return zoe_out_of_memory(weights->be->ctx, strlen(name), weights->part);
+        int status = zoe_weights_find(weights->ckpt, weights->aliases, full) ? new_item(weights, &it) : 1;
+        if (status != ZOE_OK) {
+            zoe_free(weights->be->ctx, full);
+            return status < 0 ? status : ZOE_OK;
+        }
+        *it = (zoe_item){.kind = ZOE_SLOT_SCALES, .name = full};
+        weights->count++;
+        weights->units[weights->unit_count - 1].count++;
+    }
     return ZOE_OK;
 }
 
@@ -67,8 +93,12 @@ int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims
     va_end(args);
     if (length < 0 || (size_t)length >= sizeof text || weights->unit_count == 0)
         return zoe_fail(weights->be->ctx, ZOE_ERR_INTERNAL, "binding %s", prefix);
-    for (const zoe_slot *slot = slots; slot->name; slot++)
-        if (!slot->when || dims[slot->when - 'A']) ZOE_TRY(add_item(weights, text, slot, dims, target));
+    for (const zoe_slot *slot = slots; slot->name; slot++) {
+        if (slot->when && !dims[slot->when - 'A']) continue;
+        ZOE_TRY(add_item(weights, text, slot, dims, target));
+        if (weights->ckpt && slot->kind == ZOE_SLOT_LINEAR)
+            ZOE_TRY(add_scales(weights, weights->items[weights->count - 1].name));
+    }
     return ZOE_OK;
 }
 
@@ -84,8 +114,7 @@ static bool same_shape(const zoe_item *it, const zoe_entry *entry, zoe_part part
     return true;
 }
 
-/* As zoe_weights_find(), with the part of the tensor that an alias names. */
-static const zoe_entry *find_part(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name, zoe_part *part) {
+const zoe_entry *zoe_item_find(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name, zoe_part *part) {
     char other[256];
     const zoe_entry *entry = zoe_checkpoint_find(ckpt, name);
     *part = (zoe_part){0, -1, 1};
@@ -96,7 +125,7 @@ static const zoe_entry *find_part(const zoe_checkpoint *ckpt, const zoe_alias *a
 
 const zoe_entry *zoe_weights_find(const zoe_checkpoint *ckpt, const zoe_alias *aliases, const char *name) {
     zoe_part part;
-    return find_part(ckpt, aliases, name, &part);
+    return zoe_item_find(ckpt, aliases, name, &part);
 }
 
 /* Finds an item's entry under its own name or an alias; writes what is wrong, or nothing, into `problem`. */
@@ -104,9 +133,15 @@ static void resolve(zoe_weights *weights, zoe_item *it, char *problem, size_t si
     char expected[96], found[96];
     zoe_part part;
     problem[0] = 0;
-    it->entry = find_part(weights->ckpt, weights->aliases, it->name, &part);
+    if (it->kind == ZOE_SLOT_SCALES) return; /* their matrix looks after them */
+    it->entry = zoe_item_find(weights->ckpt, weights->aliases, it->name, &part);
     if (!it->entry) {
         snprintf(problem, size, "%s is missing", it->name);
+        return;
+    }
+    const zoe_item *next = it + 1 < weights->items + weights->count ? it + 1 : NULL;
+    if (next && next->kind == ZOE_SLOT_SCALES) {
+        zoe_item_given(weights, it, part, problem, size);
         return;
     }
     zoe_shape_text(expected, sizeof expected, it->rank, it->shape);
@@ -143,14 +178,16 @@ static int resolve_all(zoe_weights *weights) {
 
 /* ---- sizes ---- */
 
-static const void *item_data(const zoe_item *it) {
-    return (const char *)it->entry->data + (size_t)it->skip * zoe_dtype_size(it->entry->dtype);
+static bool aligned(const zoe_item *it) {
+    return (uintptr_t)zoe_item_mapping(it) % zoe_dtype_size(it->entry->dtype) == 0;
 }
 
 static bool usable_in_place(const zoe_weights *weights, const zoe_item *it) {
     if (it->kind == ZOE_SLOT_TABLE) return true;
     if (!it->entry || it->gap || it->kind == ZOE_SLOT_CONV || !weights->be->ops->host_memory) return false;
-    return zoe_item_verbatim(it) && (uintptr_t)item_data(it) % zoe_dtype_size(it->entry->dtype) == 0;
+    if (it->kind == ZOE_SLOT_SCALES) return it[-1].mapped;
+    if (it->scales && (it->form.dtype == ZOE_F4_E2M1 || !aligned(it + 1))) return false;
+    return zoe_item_verbatim(it) && aligned(it);
 }
 
 /* What the backend's memory is taken in. */
@@ -168,11 +205,11 @@ static void measure_units(zoe_weights *weights) {
             zoe_item *it = &weights->items[k];
             it->form = zoe_item_form(weights, it);
             it->mapped = usable_in_place(weights, it);
-            if (it->mapped && it->kind != ZOE_SLOT_TABLE) u->bytes += zoe_form_bytes(&it->form);
+            if (it->mapped && it->kind != ZOE_SLOT_TABLE) u->bytes += zoe_item_bytes(it);
             if (it->mapped) continue;
-            if (it->entry) u->in_file += zoe_item_count(it) * (int64_t)zoe_dtype_size(it->entry->dtype);
+            if (it->entry) u->in_file += (int64_t)zoe_item_span(it, zoe_item_count(it));
             it->offset = u->blob;
-            u->blob += ((size_t)zoe_form_bytes(&it->form) + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+            u->blob += ((size_t)zoe_item_bytes(it) + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
         }
         u->bytes += (int64_t)zoe_unit_pages(weights, u->blob);
     }
@@ -180,7 +217,8 @@ static void measure_units(zoe_weights *weights) {
 
 int zoe_weights_check(zoe_weights *weights) {
     int status = weights->ckpt ? resolve_all(weights) : ZOE_OK;
-    measure_units(weights);
+    if (status == ZOE_OK) status = zoe_items_agree(weights);
+    if (status == ZOE_OK) measure_units(weights);
     return status;
 }
 
@@ -239,7 +277,7 @@ void zoe_weights_table_row(const zoe_tensor *table, int64_t row, float *out) {
 
 int64_t zoe_weights_bytes(const zoe_weights *weights) {
     int64_t bytes = 0;
-    for (size_t i = 0; i < weights->count; i++) bytes += zoe_form_bytes(&weights->items[i].form);
+    for (size_t i = 0; i < weights->count; i++) bytes += zoe_item_bytes(&weights->items[i]);
     return bytes;
 }
 
@@ -248,10 +286,22 @@ const char *zoe_weights_find_nonfinite(const zoe_weights *weights) {
     for (size_t i = 0; i < weights->count; i++) {
         const zoe_item *it = &weights->items[i];
         /* Of an item in two parts what lies between them is looked at, too: it belongs to the same tensor. */
-        if (it->entry && zoe_first_nonfinite(item_data(it), it->entry->dtype, zoe_item_count(it) + it->gap) >= 0)
+        if (it->entry && zoe_dtype_is_float(it->entry->dtype) &&
+            zoe_first_nonfinite(zoe_item_mapping(it), it->entry->dtype, zoe_item_count(it) + it->gap) >= 0)
             return it->entry->name;
     }
     return NULL;
+}
+
+const zoe_checkpoint *zoe_weights_checkpoint(const zoe_weights *weights) {
+    return weights->ckpt;
+}
+
+bool zoe_weights_source(const zoe_weights *weights, size_t index, const zoe_entry **entry, zoe_tensor *form) {
+    if (index >= weights->count) return false;
+    *entry = weights->items[index].entry;
+    *form = weights->items[index].form;
+    return true;
 }
 
 bool zoe_weights_describe(const zoe_weights *weights, size_t index, const char **name, int *rank, int64_t *shape) {

@@ -15,6 +15,7 @@ typedef enum zoe_slot_kind {
     ZOE_SLOT_LINEAR,  /* [out, ...] seen as [out, in], in the form asked for; in the file's own used from the mapping */
     ZOE_SLOT_KEPT,    /* as linear, but never quantised: the first and last layers, embeddings, modulation */
     ZOE_SLOT_PRECISE, /* as linear, but float32 on every backend */
+    ZOE_SLOT_SCALES,  /* of a matrix that is quantised in the file, and follow it: no table has such slots */
     ZOE_SLOT_VECTOR,  /* float32, whatever the file has */
     ZOE_SLOT_TABLE,   /* [rows, width] looked up by row on the host: stays in the mapping, whatever the backend */
     ZOE_SLOT_CONV, /* [out, in, kt, kh, kw] or [out, in, kh, kw] rearranged to [out, kt, kh, kw, in], float32 on the CPU */
@@ -99,6 +100,13 @@ void zoe_weights_table_row(const zoe_tensor *table, int64_t row, float *out);
 
 /* The first tensor with a NaN or infinity in the file, or NULL. Reads everything. */
 const char *zoe_weights_find_nonfinite(const zoe_weights *weights);
+
+/*
+ * Where slot number `index` is in the file (NULL for random weights) and what form it takes, scales that are in the file
+ * apart; false past the end.
+ */
+bool zoe_weights_source(const zoe_weights *weights, size_t index, const zoe_entry **entry, zoe_tensor *form);
+const zoe_checkpoint *zoe_weights_checkpoint(const zoe_weights *weights);
 
 /* Name and shape of bound slot number `index`, for descriptions; false past the end. */
 bool zoe_weights_describe(const zoe_weights *weights, size_t index, const char **name, int *rank, int64_t *shape);

@@ -174,3 +174,13 @@ void zoe_cpu_unpack(const zoe_cpu_kernels *k, float *y, const zoe_tensor *w, int
         k->load[w->dtype](y, codes, n);
     if (w->group) scale_groups(k, y, w, row, from, n);
 }
+
+void zoe_dequantise_rows(const zoe_tensor *y, float *floats, int64_t first, int64_t rows) {
+    zoe_cpu_kernels k;
+    int64_t width = y->shape[1];
+    zoe_cpu_kernels_init(&k, zoe_cpu_levels());
+    for (int64_t row = first; row < first + rows; row++, floats += width) {
+        zoe_cpu_unpack(&k, floats, y, row, 0, width);
+        if (!y->group) k.scale(floats, floats, width, ((const float *)y->scales)[row]);
+    }
+}

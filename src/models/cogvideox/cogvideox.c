@@ -241,10 +241,9 @@ static void finish(void *model) {
     zoe_weights_unload(zoe_cogvideox_vae_weights(m->vae));
 }
 
-static const char *find_nonfinite(void *model) {
+static zoe_weights *weights(void *model, int index) {
     cogvideox_model *m = model;
-    const char *name = zoe_weights_find_nonfinite(zoe_t5_weights(m->text));
-    return name ? name : zoe_weights_find_nonfinite(zoe_cogvideox_denoiser_weights(m->denoiser));
+    return index == 0 ? zoe_t5_weights(m->text) : index == 1 ? zoe_cogvideox_denoiser_weights(m->denoiser) : NULL;
 }
 
 const zoe_family zoe_cogvideox_family = {
@@ -262,6 +261,6 @@ const zoe_family zoe_cogvideox_family = {
     .denoise_end = denoise_end,
     .decode = decode,
     .finish = finish,
-    .find_nonfinite = find_nonfinite,
+    .weights = weights,
     .bench = zoe_cogvideox_bench,
 };

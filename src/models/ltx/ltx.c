@@ -209,10 +209,9 @@ static void finish(void *model) {
     zoe_weights_unload(zoe_ltx_vae_weights(m->vae));
 }
 
-static const char *find_nonfinite(void *model) {
+static zoe_weights *weights(void *model, int index) {
     ltx_model *m = model;
-    const char *name = zoe_weights_find_nonfinite(zoe_t5_weights(m->text));
-    return name ? name : zoe_weights_find_nonfinite(zoe_ltx_denoiser_weights(m->denoiser));
+    return index == 0 ? zoe_t5_weights(m->text) : index == 1 ? zoe_ltx_denoiser_weights(m->denoiser) : NULL;
 }
 
 const zoe_family zoe_ltx_family = {
@@ -232,6 +231,6 @@ const zoe_family zoe_ltx_family = {
     .enlarge = enlarge,
     .decode = decode,
     .finish = finish,
-    .find_nonfinite = find_nonfinite,
+    .weights = weights,
     .bench = zoe_ltx_bench,
 };

@@ -179,12 +179,13 @@ static void finish(void *model) {
     for (int i = 0; (weights = part_weights(m, i)); i++) zoe_weights_unload(weights);
 }
 
-static const char *find_nonfinite(void *model) {
+/* The image encoder, where there is one, comes last. */
+static zoe_weights *weights(void *model, int index) {
     wan_model *m = model;
-    zoe_weights *weights;
-    const char *name = m->clip ? zoe_weights_find_nonfinite(zoe_clip_weights(m->clip)) : NULL;
-    for (int i = 0; !name && (weights = part_weights(m, i)); i++) name = zoe_weights_find_nonfinite(weights);
-    return name;
+    int own = 0;
+    while (own < index && part_weights(m, own)) own++;
+    if (own == index && part_weights(m, own)) return part_weights(m, own);
+    return own == index && m->clip ? zoe_clip_weights(m->clip) : NULL;
 }
 
 const zoe_family zoe_wan_family = {
@@ -202,6 +203,6 @@ const zoe_family zoe_wan_family = {
     .denoise_end = denoise_end,
     .decode = decode,
     .finish = finish,
-    .find_nonfinite = find_nonfinite,
+    .weights = weights,
     .bench = zoe_wan_bench,
 };

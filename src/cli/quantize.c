@@ -1,0 +1,78 @@
+/* zoe quantize: a model folder written anew with quantised linear weights. */
+#include <jansson.h>
+#include <stdio.h>
+
+#include "cli.h"
+
+static void print_report(const json_t *report) {
+    const json_t *matrices = json_object_get(report, "matrices"), *parts = json_object_get(report, "parts");
+    char before[32], after[32];
+    puts("error (relative L2)  outputs x inputs  matrix");
+    for (size_t i = 0; i < json_array_size(matrices); i++) {
+        const json_t *row = json_array_get(matrices, i);
+        printf("%19.5f  %7lld x %-6lld  %s\n", json_number_value(json_object_get(row, "error")),
+               (long long)json_integer_value(json_object_get(row, "outputs")),
+               (long long)json_integer_value(json_object_get(row, "inputs")),
+               json_string_value(json_object_get(row, "name")));
+    }
+    for (size_t i = 0; i < json_array_size(parts); i++) {
+        const json_t *row = json_array_get(parts, i);
+        printf("%s: %s, was %s\n", json_string_value(json_object_get(row, "file")),
+               cli_bytes(after, (double)json_integer_value(json_object_get(row, "bytes"))),
+               cli_bytes(before, (double)json_integer_value(json_object_get(row, "bytes_before"))));
+    }
+}
+
+static int run(const cli_args *args) {
+    zoe_context *context;
+    const char *model = cli_value(args, "model"), *linear = cli_value(args, "linear"), *output = cli_value(args, "output");
+    char *text = NULL;
+    if (!model || !linear || !output) {
+        cli_complain("--model, --linear and --output are needed");
+        return CLI_USAGE;
+    }
+    if (!cli_open_context(args, &context)) return CLI_USAGE;
+    int exit_status = CLI_DONE, status = zoe_quantize(context, model, linear, output, &text);
+    if (status != ZOE_OK) {
+        exit_status = cli_failure(context, status);
+    } else if (cli_value(args, "json")) {
+        puts(text);
+    } else {
+        json_t *report = json_loads(text, 0, NULL);
+        print_report(report);
+        json_decref(report);
+    }
+    zoe_string_free(context, text);
+    zoe_context_free(context);
+    return exit_status;
+}
+
+static const cli_option own[] = {
+    {{.name = "model",
+      .type = ZOE_OPTION_PATH,
+      .meta = "DIR",
+      .help = "Model folder as published, in the diffusers layout; required."},
+     CLI_WORD,
+     0},
+    {{.name = "linear",
+      .type = ZOE_OPTION_CHOICE,
+      .meta = "NAME",
+      .choices = "int8|fp8|int4|nvfp4",
+      .help = "What the denoiser's and text encoder's linear weights are quantised to; required."},
+     CLI_WORD,
+     0},
+    {{.name = "output", .type = ZOE_OPTION_PATH, .meta = "DIR", .help = "Folder to be made; required."}, CLI_WORD, 'o'},
+    {{.name = "json", .help = "Print the report as JSON."}, CLI_FLAG, 0},
+};
+
+const cli_command cli_quantize = {
+    .name = "quantize",
+    .summary = "Write a model folder with quantised weights.",
+    .about =
+        "Writes a model folder anew with its linear weights quantised, so that it loads without being quantised again, "
+        "and tells what each matrix lost. Files that stay as they are are linked where that is possible.",
+    .example = "zoe quantize --model Wan2.1-T2V-1.3B-Diffusers --linear int8 -o Wan2.1-T2V-1.3B-int8",
+    .own = own,
+    .own_count = sizeof own / sizeof own[0],
+    .run = run,
+};
