@@ -12,10 +12,11 @@
 #define DEMO     SOURCE_DIR "/models/demo"
 #define DENOISER "transformer/diffusion_pytorch_model.safetensors"
 
-enum { SIDE = 128, FRAMES = 5, PIXELS = FRAMES * SIDE * SIDE * 3 };
+enum { SIDE = 128, LONG = 17, SHORT = 5, FRAME = SIDE * SIDE * 3 };
 
 typedef struct video {
-    uint8_t bytes[PIXELS];
+    int frames;
+    uint8_t bytes[LONG * FRAME];
 } video;
 
 static void must(zoe_context *ctx, int status) {
@@ -24,17 +25,18 @@ static void must(zoe_context *ctx, int status) {
 
 static int keep_frame(void *user, int index, const uint8_t *rgb, int width, int height) {
     video *v = user;
-    assert_true(index < FRAMES && width == SIDE && height == SIDE);
-    memcpy(v->bytes + (size_t)index * SIDE * SIDE * 3, rgb, SIDE * SIDE * 3);
+    assert_true(index < LONG && width == SIDE && height == SIDE);
+    memcpy(v->bytes + (size_t)index * FRAME, rgb, FRAME);
+    v->frames = index + 1;
     return 0;
 }
 
-static void request_of(const zoe_model *model, const char *prompt, int steps, zoe_request *request) {
+static void request_of(const zoe_model *model, const char *prompt, int frames, zoe_request *request) {
     zoe_request_init(model, request);
     request->prompt = prompt;
     request->width = request->height = SIDE;
-    request->frames = FRAMES;
-    request->steps = steps;
+    request->frames = frames;
+    request->steps = frames == LONG ? 2 : 1;
     request->seed = 5;
 }
 
@@ -47,10 +49,11 @@ static zoe_model *open_model(zoe_context *ctx, const char *dir, const char *line
     return model;
 }
 
-static void make_video(zoe_context *ctx, const char *dir, const char *linear, const char *prompt, int steps, video *v) {
+static void make_video(zoe_context *ctx, const char *dir, const char *linear, const char *prompt, int frames, video *v) {
     zoe_model *model = open_model(ctx, dir, linear);
     zoe_request request;
-    request_of(model, prompt, steps, &request);
+    request_of(model, prompt, frames, &request);
+    v->frames = 0;
     request.frame = keep_frame;
     request.user = v;
     must(ctx, zoe_generate(model, &request, NULL));
@@ -59,8 +62,10 @@ static void make_video(zoe_context *ctx, const char *dir, const char *linear, co
 
 static double psnr(const video *a, const video *b) {
     double error = 0;
-    for (int i = 0; i < PIXELS; i++) error += ((double)a->bytes[i] - b->bytes[i]) * ((double)a->bytes[i] - b->bytes[i]);
-    return 10 * log10(255.0 * 255.0 / (error / PIXELS + 1e-9));
+    int count = a->frames * FRAME;
+    assert_int_equal(a->frames, b->frames);
+    for (int i = 0; i < count; i++) error += ((double)a->bytes[i] - b->bytes[i]) * ((double)a->bytes[i] - b->bytes[i]);
+    return 10 * log10(255.0 * 255.0 / (error / count + 1e-9));
 }
 
 static const struct {
@@ -76,15 +81,16 @@ static void demo_stays_near(void **state) {
     video *native = malloc(sizeof *native), *found = malloc(sizeof *found);
     double sums[4] = {0};
     for (int p = 0; p < 2; p++) {
-        make_video(ctx, DEMO, NULL, prompts[p], 6, native);
+        make_video(ctx, DEMO, NULL, prompts[p], LONG, native);
         for (int f = 0; f < 4; f++) {
-            make_video(ctx, DEMO, forms[f].name, prompts[p], 6, found);
+            make_video(ctx, DEMO, forms[f].name, prompts[p], LONG, found);
             sums[f] += psnr(native, found) / 2;
         }
     }
     for (int f = 0; f < 4; f++) {
         print_message("%s: %.1f dB\n", forms[f].name, sums[f]);
-        if (!(sums[f] >= forms[f].decibels)) fail_msg("%s: %.1f dB, expected %.0f", forms[f].name, sums[f], forms[f].decibels);
+        if (!(sums[f] >= forms[f].decibels))
+            fail_msg("%s: %.1f dB, expected %.0f", forms[f].name, sums[f], forms[f].decibels);
         assert_true(sums[f] < 90); /* something is quantised */
     }
     free(native), free(found);
@@ -137,19 +143,21 @@ static void written_loads_alike(void **state) {
     video *loaded = malloc(sizeof *loaded), *written = malloc(sizeof *written);
     for (int f = 0; f < 4; f++) {
         const char *dir = at(forms[f].name, "");
-        make_video(ctx, DEMO, forms[f].name, "a red ball", 1, loaded);
-        make_video(ctx, dir, NULL, "a red ball", 1, written);
-        assert_memory_equal(loaded, written, sizeof *loaded);
+        make_video(ctx, DEMO, forms[f].name, "a red ball", SHORT, loaded);
+        make_video(ctx, dir, NULL, "a red ball", SHORT, written);
+        assert_int_equal(written->frames, SHORT);
+        assert_memory_equal(loaded->bytes, written->bytes, SHORT * FRAME);
         zoe_model *model = open_model(ctx, dir, forms[f].name);
         zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {{0}};
         zoe_phase_use use[ZOE_PHASE_COUNT];
         zoe_request request;
-        request_of(model, "a red ball", 1, &request);
+        request_of(model, "a red ball", SHORT, &request);
         request.frame = keep_frame;
         request.user = written;
         for (int i = 0; i < ZOE_PHASE_COUNT; i++) budgets[i].weights = 1;
         must(ctx, zoe_generate_counted(model, &request, budgets, NULL, use));
-        assert_memory_equal(loaded, written, sizeof *loaded);
+        assert_int_equal(written->frames, SHORT);
+        assert_memory_equal(loaded->bytes, written->bytes, SHORT * FRAME);
         zoe_model_close(model);
     }
     free(loaded), free(written);
@@ -193,7 +201,7 @@ static void plan_is_what_the_run_takes(void **state) {
         zoe_plan plan;
         zoe_phase_use use[ZOE_PHASE_COUNT];
         zoe_request request;
-        request_of(model, "a red ball", 1, &request);
+        request_of(model, "a red ball", SHORT, &request);
         must(ctx, zoe_plan_make(model, &request, NULL, &plan));
         request.frame = keep_frame;
         request.user = v;
@@ -268,7 +276,7 @@ static void damaged_files_are_refused(void **state) {
         {"int8", MATRIX, RESHAPE, "which does not fit a matrix [256, 768] in int8"},
         {"int8", MATRIX, DROP, "is missing"},
         {"fp8", MATRIX, RETYPE, "is no form known here"},
-        {"int4", MATRIX "_scale", RESHAPE, "has shape [256, 384]"}, /* groups of 64 want no other codes: see below */
+        {"int4", MATRIX "_scale", RETYPE, "is no form known here"},
         {"nvfp4", MATRIX "_global_scale", DROP, "is no form known here"},
         {"nvfp4", MATRIX "_global_scale", RETYPE, "_global_scale has shape"},
         {"nvfp4", MATRIX "_scale", RESHAPE, "is no form known here"},
@@ -277,7 +285,6 @@ static void damaged_files_are_refused(void **state) {
     snprintf(command, sizeof command, "cp -r '%s' '%s'", at("int8", ""), at("damaged", ""));
     assert_int_equal(system(command), 0);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        if (i == 6) continue;
         damage(cases[i].form, cases[i].name, cases[i].what);
         open_fails(at("damaged", ""), NULL, ZOE_ERR_FORMAT, MATRIX, cases[i].error);
     }
@@ -299,12 +306,13 @@ static void contradictions_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(demo_stays_near),
         cmocka_unit_test(written_loads_alike),
         cmocka_unit_test(written_is_small),
         cmocka_unit_test(plan_is_what_the_run_takes),
         cmocka_unit_test(damaged_files_are_refused),
         cmocka_unit_test(contradictions_are_refused),
+        cmocka_unit_test(demo_stays_near),
+        cmocka_unit_test(demo_stays_near),
     };
     return cmocka_run_group_tests(tests, write_all, remove_all);
 }

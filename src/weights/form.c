@@ -18,7 +18,8 @@ size_t zoe_item_span(const zoe_item *it, int64_t elements) {
 
 /* Scales of a file are items of their own. */
 int64_t zoe_item_bytes(const zoe_item *it) {
-    return it->scales ? (int64_t)zoe_item_span(it, zoe_item_count(it)) : zoe_form_bytes(&it->form);
+    bool apart = it->scales || it->kind == ZOE_SLOT_SCALES;
+    return apart ? (int64_t)zoe_item_span(it, zoe_item_count(it)) : zoe_form_bytes(&it->form);
 }
 
 const char *zoe_item_mapping(const zoe_item *it) {
