@@ -12,7 +12,7 @@
 #define DEMO     SOURCE_DIR "/models/demo"
 #define DENOISER "transformer/diffusion_pytorch_model.safetensors"
 
-enum { SIDE = 128, LONG = 17, SHORT = 5, FRAME = SIDE * SIDE * 3 };
+enum { SIDE = 128, LONG = 17, SHORT = 5, FRAME = SIDE * SIDE * 3 }; /* a short one has half the side */
 
 typedef struct video {
     int frames;
@@ -25,8 +25,9 @@ static void must(zoe_context *ctx, int status) {
 
 static int keep_frame(void *user, int index, const uint8_t *rgb, int width, int height) {
     video *v = user;
-    assert_true(index < LONG && width == SIDE && height == SIDE);
-    memcpy(v->bytes + (size_t)index * FRAME, rgb, FRAME);
+    size_t bytes = (size_t)width * (size_t)height * 3;
+    assert_true(index < LONG && width <= SIDE && height <= SIDE);
+    memcpy(v->bytes + (size_t)index * bytes, rgb, bytes);
     v->frames = index + 1;
     return 0;
 }
@@ -34,7 +35,7 @@ static int keep_frame(void *user, int index, const uint8_t *rgb, int width, int 
 static void request_of(const zoe_model *model, const char *prompt, int frames, zoe_request *request) {
     zoe_request_init(model, request);
     request->prompt = prompt;
-    request->width = request->height = SIDE;
+    request->width = request->height = frames == LONG ? SIDE : SIDE / 2;
     request->frames = frames;
     request->steps = frames == LONG ? 2 : 1;
     request->seed = 5;
@@ -146,7 +147,7 @@ static void written_loads_alike(void **state) {
         make_video(ctx, DEMO, forms[f].name, "a red ball", SHORT, loaded);
         make_video(ctx, dir, NULL, "a red ball", SHORT, written);
         assert_int_equal(written->frames, SHORT);
-        assert_memory_equal(loaded->bytes, written->bytes, SHORT * FRAME);
+        assert_memory_equal(loaded->bytes, written->bytes, SHORT * FRAME / 4);
         zoe_model *model = open_model(ctx, dir, forms[f].name);
         zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {{0}};
         zoe_phase_use use[ZOE_PHASE_COUNT];
@@ -157,7 +158,7 @@ static void written_loads_alike(void **state) {
         for (int i = 0; i < ZOE_PHASE_COUNT; i++) budgets[i].weights = 1;
         must(ctx, zoe_generate_counted(model, &request, budgets, NULL, use));
         assert_int_equal(written->frames, SHORT);
-        assert_memory_equal(loaded->bytes, written->bytes, SHORT * FRAME);
+        assert_memory_equal(loaded->bytes, written->bytes, SHORT * FRAME / 4);
         zoe_model_close(model);
     }
     free(loaded), free(written);
@@ -195,7 +196,7 @@ static void plan_is_what_the_run_takes(void **state) {
     test_memory memory;
     zoe_context *ctx = test_context(&memory);
     video *v = malloc(sizeof *v);
-    for (int f = 0; f < 8; f++) {
+    for (int f = 0; f < 8; f += 3) {
         const char *form = forms[f / 2].name;
         zoe_model *model = open_model(ctx, f % 2 ? at(form, "") : DEMO, form);
         zoe_plan plan;
@@ -311,7 +312,6 @@ int main(void) {
         cmocka_unit_test(plan_is_what_the_run_takes),
         cmocka_unit_test(damaged_files_are_refused),
         cmocka_unit_test(contradictions_are_refused),
-        cmocka_unit_test(demo_stays_near),
         cmocka_unit_test(demo_stays_near),
     };
     return cmocka_run_group_tests(tests, write_all, remove_all);
