@@ -307,12 +307,9 @@ static void contradictions_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(written_loads_alike),
-        cmocka_unit_test(written_is_small),
-        cmocka_unit_test(plan_is_what_the_run_takes),
-        cmocka_unit_test(damaged_files_are_refused),
-        cmocka_unit_test(contradictions_are_refused),
-        cmocka_unit_test(demo_stays_near),
+        cmocka_unit_test(written_loads_alike),        cmocka_unit_test(written_is_small),
+        cmocka_unit_test(plan_is_what_the_run_takes), cmocka_unit_test(damaged_files_are_refused),
+        cmocka_unit_test(contradictions_are_refused), cmocka_unit_test(demo_stays_near),
     };
     return cmocka_run_group_tests(tests, write_all, remove_all);
 }
