@@ -1,4 +1,5 @@
-/* Frames decoded in parts: in bands they are the numbers of whole frames, in the reference's tiles those of the reference.
+/* Frames decoded in parts: in exact parts they are the numbers of whole frames, in the reference's tiles those of the
+ * reference.
  */
 #include "golden.h"
 
@@ -49,7 +50,7 @@ static zoe_tensor random_latents(golden *g, zoe_backend *be, const int64_t shape
 
 /* ---- Wan ---- */
 
-static void wan_bands(const char *name, int64_t height, int64_t width, int64_t frames, const int *bands) {
+static void wan_parts(const char *name, int64_t height, int64_t width, int64_t frames, const int *counts) {
     golden g;
     open_case(&g, name);
     wan_model *m = g.model->impl;
@@ -60,9 +61,9 @@ static void wan_bands(const char *name, int64_t height, int64_t width, int64_t f
     golden_check(&g, zoe_wan_vae_decode(m->vae, &latents, &(zoe_tiling){0}, take_frame, &whole));
     assert_int_equal(whole.count, made);
     size_t used = m->be->arena.peak;
-    for (; *bands; bands++) {
+    for (; *counts; counts++) {
         film parts = film_create(size, made);
-        zoe_tiling tiling = {.kind = ZOE_TILING_BANDS, .bands = *bands};
+        zoe_tiling tiling = {.kind = ZOE_TILING_EXACT, .parts = *counts};
         m->be->arena.peak = m->be->arena.used;
         golden_check(&g, zoe_wan_vae_decode(m->vae, &latents, &tiling, take_frame, &parts));
         assert_int_equal(parts.count, made);
@@ -75,14 +76,15 @@ static void wan_bands(const char *name, int64_t height, int64_t width, int64_t f
     golden_end(&g);
 }
 
-static void wan_21_bands(void **state) {
+static void wan_21_parts(void **state) {
     (void)state;
-    wan_bands("wan21_t2v", 19, 2, 3, (const int[]){2, 3, 19, 0});
+    wan_parts("wan21_t2v", 19, 2, 3, (const int[]){2, 3, 19, 0});
+    wan_parts("wan21_t2v", 19, 18, 2, (const int[]){2, 3, 4, 6, 0});
 }
 
-static void wan_22_bands(void **state) {
+static void wan_22_parts(void **state) {
     (void)state;
-    wan_bands("wan22_ti2v_5b_t2v", 19, 1, 3, (const int[]){2, 4, 0});
+    wan_parts("wan22_ti2v_5b_t2v", 17, 18, 2, (const int[]){2, 4, 0});
 }
 
 /* ---- LTX-Video: nothing but the number of frames at a time ---- */
@@ -291,7 +293,7 @@ static void unknown_tiling_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wan_21_bands),          cmocka_unit_test(wan_22_bands),
+        cmocka_unit_test(wan_21_parts),          cmocka_unit_test(wan_22_parts),
         cmocka_unit_test(ltx_090_frames),        cmocka_unit_test(ltx_091_frames),
         cmocka_unit_test(ltx_095_frames),        cmocka_unit_test(wan_21_tiles),
         cmocka_unit_test(wan_22_tiles),          cmocka_unit_test(cogvideox_tiles),

@@ -80,7 +80,7 @@ typedef struct zoe_conv {
     int upsample;                        /* 1 or 2 */
     const zoe_tensor *history;           /* [n, height, width, in] of dense frames that may lie anywhere, or NULL */
     const zoe_tensor *bias;              /* [out] f32 or NULL */
-    const zoe_tensor *residual;          /* as y, or y itself, or NULL: added to the result */
+    const zoe_tensor *residual;          /* as y, or y itself, or NULL: added to the result; only channels need be dense */
 } zoe_conv;
 
 /*

@@ -116,6 +116,6 @@ zoe_tiling zoe_bench_tiling(const zoe_bench_settings *settings) {
     const char *name = settings->vae_tiling ? settings->vae_tiling : "none";
     if (strcmp(name, "reference") == 0) return (zoe_tiling){.kind = ZOE_TILING_REFERENCE};
     if (strcmp(name, "exact") == 0)
-        return (zoe_tiling){.kind = ZOE_TILING_BANDS, .bands = settings->vae_parts, .frames = 1};
+        return (zoe_tiling){.kind = ZOE_TILING_EXACT, .parts = settings->vae_parts, .frames = 1};
     return (zoe_tiling){0};
 }

@@ -2,10 +2,11 @@
 
 #include <string.h>
 
-int zoe_canvas_create(zoe_backend *be, int64_t frames, int64_t height, int64_t width, int64_t channels,
+int zoe_canvas_create(zoe_backend *be, zoe_dtype dtype, int64_t frames, int64_t height, int64_t width, int64_t channels,
                       const zoe_tiles *tiles, zoe_canvas *out) {
-    *out = (zoe_canvas){.be = be, .frames = frames, .height = height, .width = width, .channels = channels};
-    ZOE_TRY(zoe_host_alloc(be, (size_t)(frames * height * width * channels) * sizeof(float), (void **)&out->values));
+    size_t bytes = (size_t)(frames * height * width * channels) * zoe_dtype_size(dtype);
+    *out = (zoe_canvas){.be = be, .dtype = dtype, .frames = frames, .height = height, .width = width, .channels = channels};
+    ZOE_TRY(zoe_host_alloc(be, bytes, (void **)&out->values));
     if (!tiles) return ZOE_OK;
     out->tiles = *tiles;
     out->columns = (width + tiles->stride[1] - 1) / tiles->stride[1];
@@ -23,14 +24,27 @@ void zoe_canvas_free(zoe_canvas *canvas) {
     *canvas = (zoe_canvas){0};
 }
 
-float *zoe_canvas_frame(const zoe_canvas *canvas, int64_t frame) {
-    return canvas->values + frame * canvas->height * canvas->width * canvas->channels;
+/* Bytes of a pixel. */
+static size_t pixel_size(const zoe_canvas *canvas) {
+    return (size_t)canvas->channels * zoe_dtype_size(canvas->dtype);
 }
 
-void zoe_canvas_put_rows(zoe_canvas *canvas, int64_t frame, int64_t row, int64_t rows, const float *values) {
-    int64_t line = canvas->width * canvas->channels;
-    if (!canvas->be->ops->computes) return;
-    memcpy(zoe_canvas_frame(canvas, frame) + row * line, values, (size_t)(rows * line) * sizeof *values);
+void *zoe_canvas_frame(const zoe_canvas *canvas, int64_t frame) {
+    return canvas->values + (size_t)(frame * canvas->height * canvas->width) * pixel_size(canvas);
+}
+
+/* `line`: pixels from line to line of what is put */
+static void put(zoe_canvas *canvas, int64_t frame, const int64_t at[2], const int64_t size[2], int64_t line,
+                const void *values) {
+    char *to = zoe_canvas_frame(canvas, frame);
+    size_t pixel = pixel_size(canvas);
+    for (int64_t y = 0; y < size[0]; y++)
+        memcpy(to + (size_t)((at[0] + y) * canvas->width + at[1]) * pixel,
+               (const char *)values + (size_t)(y * line) * pixel, (size_t)size[1] * pixel);
+}
+
+void zoe_canvas_put(zoe_canvas *canvas, int64_t frame, const int64_t at[2], const int64_t size[2], const void *values) {
+    if (canvas->be->ops->computes) put(canvas, frame, at, size, size[1], values);
 }
 
 /* b = a fading into b, at `place` of `extent` rows or columns */
@@ -63,10 +77,10 @@ void zoe_canvas_put_tile(zoe_canvas *canvas, int64_t frame, const int64_t tile[2
     for (int64_t y = 0; y < size[0]; y++)
         memcpy(left + (y * t->blend[1] + t->blend[1] - columns) * channels, values + y * line + (line - columns * channels),
                (size_t)(columns * channels) * sizeof *values);
-    int64_t top = tile[0] * t->stride[0], start = tile[1] * t->stride[1];
-    int64_t height = least(least(t->stride[0], size[0]), canvas->height - top);
-    int64_t width = least(least(t->stride[1], size[1]), canvas->width - start);
-    for (int64_t y = 0; y < height; y++)
-        memcpy(zoe_canvas_frame(canvas, frame) + ((top + y) * canvas->width + start) * channels, values + y * line,
-               (size_t)(width * channels) * sizeof *values);
+    int64_t at[2], shown[2], whole[2] = {canvas->height, canvas->width};
+    for (int i = 0; i < 2; i++) {
+        at[i] = tile[i] * t->stride[i];
+        shown[i] = least(least(t->stride[i], size[i]), whole[i] - at[i]);
+    }
+    put(canvas, frame, at, shown, size[1], values);
 }

@@ -10,13 +10,13 @@
 /* How a video autoencoder divides frames. */
 typedef enum zoe_tiling_kind {
     ZOE_TILING_NONE,
-    ZOE_TILING_BANDS,     /* rows that overlap as far as the network sees: the numbers of whole frames */
+    ZOE_TILING_EXACT,     /* parts that overlap as far as the network sees: the numbers of whole frames */
     ZOE_TILING_REFERENCE, /* the reference's tiles, blended as it does: its numbers */
 } zoe_tiling_kind;
 
 typedef struct zoe_tiling {
     zoe_tiling_kind kind;
-    int bands;  /* for ZOE_TILING_BANDS, 2 or more */
+    int parts;  /* of a frame for ZOE_TILING_EXACT, 2 or more */
     int frames; /* latent frames at a time, where the network leaves that open; 0: as many as suit the backend */
 } zoe_tiling;
 
@@ -27,11 +27,12 @@ typedef struct zoe_tiles {
     int64_t step;               /* rows and columns that fade alike */
 } zoe_tiles;
 
-/* Frames [frames, height, width, channels] on the host. */
+/* Frames [frames, height, width, channels] on the host; in tiles float32. */
 typedef struct zoe_canvas {
     zoe_backend *be;
+    zoe_dtype dtype;
     int64_t frames, height, width, channels;
-    float *values;
+    char *values;
     zoe_tiles tiles;
     int64_t columns; /* of tiles */
     float *above;    /* [columns, frames, blend, size, channels]: the last rows of the tile above */
@@ -39,12 +40,12 @@ typedef struct zoe_canvas {
 } zoe_canvas;
 
 /* tiles NULL: parts are not blended. Host memory; free with zoe_canvas_free() after success and failure. */
-int zoe_canvas_create(zoe_backend *be, int64_t frames, int64_t height, int64_t width, int64_t channels,
+int zoe_canvas_create(zoe_backend *be, zoe_dtype dtype, int64_t frames, int64_t height, int64_t width, int64_t channels,
                       const zoe_tiles *tiles, zoe_canvas *out);
 void zoe_canvas_free(zoe_canvas *canvas);
 
-/* `rows` rows of a frame, from row `row` on. */
-void zoe_canvas_put_rows(zoe_canvas *canvas, int64_t frame, int64_t row, int64_t rows, const float *values);
+/* A part [size[0], size[1], channels] of a frame, from row at[0] and column at[1] on. */
+void zoe_canvas_put(zoe_canvas *canvas, int64_t frame, const int64_t at[2], const int64_t size[2], const void *values);
 
 /*
  * Tile `tile` (row, column) of a frame, [size[0], size[1], channels]; every tile of a row of tiles after the one to its
@@ -53,6 +54,6 @@ void zoe_canvas_put_rows(zoe_canvas *canvas, int64_t frame, int64_t row, int64_t
 void zoe_canvas_put_tile(zoe_canvas *canvas, int64_t frame, const int64_t tile[2], const int64_t size[2], float *values);
 
 /* A frame, complete once all parts were put. */
-float *zoe_canvas_frame(const zoe_canvas *canvas, int64_t frame);
+void *zoe_canvas_frame(const zoe_canvas *canvas, int64_t frame);
 
 #endif

@@ -89,21 +89,21 @@ zoe_tensor zoe_carrier_last(const zoe_carrier *conv) {
 
 /* ---- computing ---- */
 
-static zoe_conv settings(const zoe_carrier *conv, const zoe_band *band) {
+static zoe_conv settings(const zoe_carrier *conv, const zoe_edges *edges) {
     const int64_t *kernel = conv->w.shape + 1;
-    int rows = (int)kernel[1] / 2, columns = (int)kernel[2] / 2;
-    return (zoe_conv){.kernel = {(int)kernel[0], (int)kernel[1], (int)kernel[2]},
-                      .stride = {1, 1, 1},
-                      .pad = {{0, 0},
-                              {band && band->inner[0] ? 0 : rows, band && band->inner[1] ? 0 : rows},
-                              {columns, columns}},
-                      .upsample = 1,
-                      .bias = &conv->b};
+    zoe_conv p = {.kernel = {(int)kernel[0], (int)kernel[1], (int)kernel[2]},
+                  .stride = {1, 1, 1},
+                  .upsample = 1,
+                  .bias = &conv->b};
+    for (int axis = 0; axis < 2; axis++)
+        for (int end = 0; end < 2; end++)
+            p.pad[1 + axis][end] = edges && edges->inner[axis][end] ? 0 : (int)kernel[1 + axis] / 2;
+    return p;
 }
 
-int zoe_carrier_run(zoe_backend *be, const zoe_carrier *conv, const zoe_band *band, zoe_tensor *y, const zoe_tensor *x,
+int zoe_carrier_run(zoe_backend *be, const zoe_carrier *conv, const zoe_edges *edges, zoe_tensor *y, const zoe_tensor *x,
                     const zoe_tensor *residual) {
-    zoe_conv p = settings(conv, band);
+    zoe_conv p = settings(conv, edges);
     zoe_tensor past;
     p.residual = residual;
     if (p.kernel[0] > 1) {
@@ -113,17 +113,22 @@ int zoe_carrier_run(zoe_backend *be, const zoe_carrier *conv, const zoe_band *ba
     return zoe_op_conv(be, y, x, &conv->w, &p);
 }
 
-int zoe_carrier_enlarge(zoe_backend *be, const zoe_carrier *conv, const zoe_band *band, zoe_tensor *y,
+int zoe_carrier_enlarge(zoe_backend *be, const zoe_carrier *conv, const zoe_edges *edges, zoe_tensor *y,
                         const zoe_tensor *x) {
-    zoe_conv p = settings(conv, band);
+    zoe_conv p = settings(conv, edges);
     p.upsample = 2;
     return zoe_op_conv(be, y, x, &conv->w, &p);
 }
 
-int64_t zoe_band_rows(const zoe_band *band, int64_t height, int64_t rows) {
-    return band ? height - (band->inner[0] + band->inner[1]) * rows : height;
+void zoe_edges_shrink(const zoe_edges *edges, int64_t size[2], int64_t depth) {
+    for (int axis = 0; edges && axis < 2; axis++) size[axis] -= (edges->inner[axis][0] + edges->inner[axis][1]) * depth;
 }
 
-zoe_tensor zoe_band_cut(const zoe_band *band, const zoe_tensor *x, int64_t rows) {
-    return zoe_view_slice(x, 1, band && band->inner[0] ? rows : 0, zoe_band_rows(band, x->shape[1], rows));
+zoe_tensor zoe_edges_cut(const zoe_edges *edges, const zoe_tensor *x, int64_t depth) {
+    int64_t size[2] = {x->shape[1], x->shape[2]};
+    zoe_tensor part = *x;
+    zoe_edges_shrink(edges, size, depth);
+    for (int axis = 0; edges && axis < 2; axis++)
+        part = zoe_view_slice(&part, 1 + axis, edges->inner[axis][0] ? depth : 0, size[axis]);
+    return part;
 }

@@ -15,10 +15,10 @@ typedef struct zoe_carrier {
     int64_t carried;  /* frames so far; the first one stands for those in front of it */
 } zoe_carrier;
 
-/* Which edges of a band are not the picture's: a convolution needs the rows behind them and makes fewer. */
-typedef struct zoe_band {
-    bool inner[2]; /* above, below */
-} zoe_band;
+/* Which edges of a part of a frame are not the frame's: a convolution needs what lies behind them and makes less. */
+typedef struct zoe_edges {
+    bool inner[2][2]; /* height, width: before, after */
+} zoe_edges;
 
 /* "<prefix>weight" and "<prefix>bias"; kernel: time (0: the weights are stored without that axis), height, width. */
 int zoe_carrier_bind(zoe_weights *weights, zoe_carrier *conv, int64_t in, int64_t out, const int kernel[3],
@@ -33,13 +33,15 @@ int zoe_carrier_begin(zoe_backend *be, zoe_carrier *conv, int64_t height, int64_
 int zoe_carrier_begin_zero(zoe_backend *be, zoe_carrier *conv, int64_t height, int64_t width, int64_t room);
 
 /*
- * y = conv(past, x) + residual; the past stays as it is. residual: NULL, or as y, or y itself. At each inner edge of `band`
- * (NULL: none) y has one row less than x if the kernel is three rows high.
+ * y = conv(past, x) + residual; the past stays as it is. residual: NULL, or as y with any strides but that of channels, or
+ * y itself. At each inner edge (edges NULL: none) y is less than x by one row or column if the kernel is three of them
+ * wide.
  */
-int zoe_carrier_run(zoe_backend *be, const zoe_carrier *conv, const zoe_band *band, zoe_tensor *y, const zoe_tensor *x,
+int zoe_carrier_run(zoe_backend *be, const zoe_carrier *conv, const zoe_edges *edges, zoe_tensor *y, const zoe_tensor *x,
                     const zoe_tensor *residual);
 /* x is read with every pixel repeated 2 x 2; the kernel is of one frame. */
-int zoe_carrier_enlarge(zoe_backend *be, const zoe_carrier *conv, const zoe_band *band, zoe_tensor *y, const zoe_tensor *x);
+int zoe_carrier_enlarge(zoe_backend *be, const zoe_carrier *conv, const zoe_edges *edges, zoe_tensor *y,
+                        const zoe_tensor *x);
 
 /* x, one frame, becomes the last one of the past with its memory; x gets what the past lets go, to be written anew. */
 void zoe_carrier_swap(zoe_carrier *conv, zoe_tensor *x);
@@ -48,9 +50,9 @@ int zoe_carrier_copy(zoe_backend *be, zoe_carrier *conv, const zoe_tensor *x);
 /* The last frame carried. */
 zoe_tensor zoe_carrier_last(const zoe_carrier *conv);
 
-/* x [frames, height, width, channels] without `rows` rows at each inner edge; dense if x is one frame. */
-zoe_tensor zoe_band_cut(const zoe_band *band, const zoe_tensor *x, int64_t rows);
-/* `height` without `rows` rows at each inner edge. */
-int64_t zoe_band_rows(const zoe_band *band, int64_t height, int64_t rows);
+/* x [frames, height, width, channels] without `depth` rows or columns at each inner edge. */
+zoe_tensor zoe_edges_cut(const zoe_edges *edges, const zoe_tensor *x, int64_t depth);
+/* size: height and width, without `depth` of them at each inner edge. */
+void zoe_edges_shrink(const zoe_edges *edges, int64_t size[2], int64_t depth);
 
 #endif

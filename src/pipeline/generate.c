@@ -45,7 +45,7 @@ static zoe_tiling tiling_of(const generation *g, zoe_phase phase) {
     if (strcmp(asked, "reference") == 0) return (zoe_tiling){.kind = ZOE_TILING_REFERENCE};
     if (strcmp(asked, "none") == 0) return (zoe_tiling){0};
     if (strcmp(asked, "exact") == 0 && parts < 2) parts = 2;
-    return parts > 1 ? (zoe_tiling){.kind = ZOE_TILING_BANDS, .bands = parts, .frames = 1} : (zoe_tiling){0};
+    return parts > 1 ? (zoe_tiling){.kind = ZOE_TILING_EXACT, .parts = parts, .frames = 1} : (zoe_tiling){0};
 }
 
 static void begin_phase(generation *g, zoe_phase phase, int steps) {

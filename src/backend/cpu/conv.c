@@ -21,7 +21,7 @@ typedef struct conv {
     const zoe_cpu_kernels *kernels;
     const zoe_tensor *x, *y, *w, *history;
     const zoe_conv *p;
-    const float *residual, *bias;
+    const float *bias;
     int64_t in, out, out_height, out_width;
     int64_t run;                             /* one kernel row of taps: kernel[2] * in */
     int64_t depth, rows;                     /* of a slice of the weights: taps and channels, kernel rows */
@@ -111,9 +111,13 @@ static void task(const conv *t, float *scratch, const float *weights, int64_t fr
     }
     for (int64_t line = 0; line < lines; line++) {
         int64_t at = ((frame * t->out_height + y0 + line) * t->out_width + x0) * t->out + t->first;
-        zoe_cpu_epilogue e = {.bias = t->bias ? t->bias + t->first : NULL,
-                              .residual = t->residual ? t->residual + at : NULL,
-                              .residual_stride = t->out};
+        zoe_cpu_epilogue e = {.bias = t->bias ? t->bias + t->first : NULL};
+        if (t->p->residual) {
+            const int64_t *stride = t->p->residual->stride;
+            e.residual = (const float *)t->p->residual->data + frame * stride[0] + (y0 + line) * stride[1] +
+                         x0 * stride[2] + t->first;
+            e.residual_stride = stride[2];
+        }
         t->kernels->epilogue((float *)t->y->data + at, t->out, sum + line * t->patch_width * t->ldc, t->ldc, width,
                              t->count, &e);
     }
@@ -200,7 +204,7 @@ static bool choose_tiles(const zoe_cpu *cpu, conv *t, int64_t *cols) {
 static bool pointwise(const zoe_conv *p) {
     for (int i = 0; i < 3; i++)
         if (p->kernel[i] != 1 || p->stride[i] != 1 || p->pad[i][0] || p->pad[i][1]) return false;
-    return p->upsample == 1 && !p->history;
+    return p->upsample == 1 && !p->history && (!p->residual || zoe_tensor_dense(p->residual));
 }
 
 int zoe_cpu_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p) {
@@ -219,7 +223,6 @@ int zoe_cpu_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_
               .w = w,
               .history = p->history,
               .p = p,
-              .residual = p->residual ? p->residual->data : NULL,
               .bias = p->bias ? p->bias->data : NULL,
               .in = x->shape[3],
               .out = y->shape[3],

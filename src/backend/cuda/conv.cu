@@ -23,7 +23,7 @@ template <int COLS> __global__ void __launch_bounds__(THREADS) conv_mma_kernel(z
     uint32_t base = shared_address(shared);
     int column0 = blockIdx.x * COLS, row0 = blockIdx.y * ROWS, frame = blockIdx.z;
     int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 % 2, warp_column = threadIdx.x / 64;
-    conv_fetcher<ROWS, COLS, 4, THREADS, false> fetcher(p, frame, row0, column0);
+    conv_fetcher<ROWS, COLS, 4, THREADS> fetcher(p, frame, row0, column0);
     int steps = fetcher.steps;
     auto fetch = [&](int stage) {
         uint32_t a = base + stage * stage_size;
@@ -134,7 +134,7 @@ template <typename T> __global__ void __launch_bounds__(256) conv_plain_kernel(z
             if (pixel >= pixels || n >= p.out) continue;
             int64_t to = ((int64_t)frame * pixels + pixel) * p.out + n;
             float v = sum[row][column] + (p.bias ? p.bias[n] : 0);
-            if (p.residual) v += to_float(((const T *)p.residual)[to]);
+            if (p.residual) v += to_float(((const T *)p.residual)[residual_at(p, frame, pixel, n)]);
             from_float((T *)p.y + to, v);
         }
 }
@@ -151,7 +151,9 @@ static bool fits_mma(const zoe_cuda_convolution *p) {
     if (p->type != ZOE_BF16 || p->w_type != ZOE_BF16 || p->in % 8) return false;
     for (int i = 0; i < 5; i++)
         if (!aligned16(pointers[i])) return false;
-    return true;
+    for (int i = 0; i < 3; i++)
+        if (p->out % 8 == 0 && p->residual_stride[i] % 8) return false;
+    return p->history_stride % 8 == 0;
 }
 
 cudaError_t zoe_cuda_launch_conv(const zoe_cuda_convolution *p, int level, cudaStream_t stream) {

@@ -22,7 +22,7 @@ template <typename T> __device__ __forceinline__ const T *input_frame(const zoe_
  * What a step needs is kept as offsets that change with the kernel's tap alone: with few warps on a processor, the time of
  * a step is the length of this code.
  */
-template <int ROWS, int COLS, int PIECES, int THREADS, bool CACHED> struct conv_fetcher {
+template <int ROWS, int COLS, int PIECES, int THREADS> struct conv_fetcher {
     static constexpr int STEP = THREADS / PIECES, A = ROWS / STEP, B = (COLS + STEP - 1) / STEP;
     int line[A], column[A];     /* of the pixels' first tap */
     int pixel[A];               /* elements from the frame's start at the present tap; negative: zeros */
@@ -80,13 +80,8 @@ template <int ROWS, int COLS, int PIECES, int THREADS, bool CACHED> struct conv_
         int row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
         const bf16 *zeros = (const bf16 *)p.w, *x = from + channel, *weights = zeros + k + channel;
 #pragma unroll
-        for (int i = 0; i < A; i++) {
-            const bf16 *source = pixel[i] >= 0 ? x + pixel[i] : zeros;
-            if (CACHED)
-                cp_async16_cached(at(a, row + STEP * i, piece), source, pixel[i] >= 0);
-            else
-                cp_async16(at(a, row + STEP * i, piece), source, pixel[i] >= 0);
-        }
+        for (int i = 0; i < A; i++)
+            cp_async16(at(a, row + STEP * i, piece), pixel[i] >= 0 ? x + pixel[i] : zeros, pixel[i] >= 0);
 #pragma unroll
         for (int i = 0; i < B; i++) {
             bool there = from && weight[i] >= 0;
@@ -99,6 +94,12 @@ template <int ROWS, int COLS, int PIECES, int THREADS, bool CACHED> struct conv_
         enter_tap(p, frame);
     }
 };
+
+/* Where the residual of an output channel lies. */
+__device__ __forceinline__ int64_t residual_at(const zoe_cuda_convolution &p, int frame, int pixel, int channel) {
+    int line = pixel / p.out_width, column = pixel - line * p.out_width;
+    return frame * p.residual_stride[0] + line * p.residual_stride[1] + column * p.residual_stride[2] + channel;
+}
 
 /* Writes sums [ROWS, COLS + 4] from shared memory with bias and residual, in whole pieces where the channels allow it. */
 template <int ROWS, int COLS, int THREADS>
@@ -118,7 +119,7 @@ __device__ __forceinline__ void conv_write(const zoe_cuda_convolution &p, const 
                 for (int j = 0; j < 8; j++) v[j] += p.bias[channel + j];
             }
             if (p.residual) {
-                load8(add, (const bf16 *)p.residual + to);
+                load8(add, (const bf16 *)p.residual + residual_at(p, frame, pixel, channel));
 #pragma unroll
                 for (int j = 0; j < 8; j++) v[j] += add[j];
             }
@@ -129,7 +130,7 @@ __device__ __forceinline__ void conv_write(const zoe_cuda_convolution &p, const 
         for (int j = 0; j < 8; j++) {
             if (channel + j >= p.out) continue;
             if (p.bias) v[j] += p.bias[channel + j];
-            if (p.residual) v[j] += to_float(((const bf16 *)p.residual)[to + j]);
+            if (p.residual) v[j] += to_float(((const bf16 *)p.residual)[residual_at(p, frame, pixel, channel) + j]);
             from_float((bf16 *)p.y + to + j, v[j]);
         }
     }

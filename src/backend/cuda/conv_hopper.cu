@@ -1,5 +1,5 @@
 /*
- * Convolution as an implicit matrix product on Hopper's wgmma: two warpgroups of 64 pixels each share a tile of weights.
+ * Convolution as an implicit matrix product on Hopper's wgmma: two warpgroups of 64 or 128 pixels share a tile of weights.
  * All threads fetch; while the matrix units work on one stage, the one before is free to be fetched into.
  */
 #include "backend/cuda/conv.cuh"
@@ -13,7 +13,7 @@ __device__ __forceinline__ uint32_t tile_at(uint32_t base, int row, int piece) {
 }
 
 /* Each warpgroup takes half of the rows, in tiles of 64. */
-template <int ROWS, int COLS, int STAGES, bool CACHED>
+template <int ROWS, int COLS, int STAGES>
 __global__ void __launch_bounds__(THREADS) conv_wgmma_kernel(zoe_cuda_convolution p) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) char shared[];
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(THREADS) conv_wgmma_kernel(zoe_cuda_convolutio
     uint32_t base = shared_address(shared);
     int column0 = blockIdx.x * COLS, row0 = blockIdx.y * ROWS, frame = blockIdx.z;
     int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    conv_fetcher<ROWS, COLS, 8, THREADS, CACHED> fetcher(p, frame, row0, column0);
+    conv_fetcher<ROWS, COLS, 8, THREADS> fetcher(p, frame, row0, column0);
     int steps = fetcher.steps;
     auto fetch = [&](int stage) {
         uint32_t a = base + stage * stage_size;
@@ -78,10 +78,9 @@ __global__ void __launch_bounds__(THREADS) conv_wgmma_kernel(zoe_cuda_convolutio
 #endif
 }
 
-template <int ROWS, int COLS, int STAGES, bool CACHED>
-static cudaError_t launch(const zoe_cuda_convolution *p, cudaStream_t stream) {
+template <int ROWS, int COLS, int STAGES> static cudaError_t launch(const zoe_cuda_convolution *p, cudaStream_t stream) {
     int stages = STAGES * (ROWS + COLS) * 128, result = ROWS * (COLS + 4) * 4, bytes = stages > result ? stages : result;
-    auto kernel = conv_wgmma_kernel<ROWS, COLS, STAGES, CACHED>;
+    auto kernel = conv_wgmma_kernel<ROWS, COLS, STAGES>;
     cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error != cudaSuccess) return error;
     int64_t pixels = (int64_t)p->out_height * p->out_width;
@@ -90,7 +89,10 @@ static cudaError_t launch(const zoe_cuda_convolution *p, cudaStream_t stream) {
     return cudaGetLastError();
 }
 
+/* The tiles that were fastest on the decoders' layers: two small blocks on a processor, or one with many products a byte.
+ */
 cudaError_t zoe_cuda_launch_conv_hopper(const zoe_cuda_convolution *p, cudaStream_t stream) {
-    if (p->out % 192 == 0) return launch<128, 192, 4, false>(p, stream);
-    return p->out % 96 == 0 ? launch<128, 96, 4, false>(p, stream) : launch<128, 128, 4, false>(p, stream);
+    if (p->out == 192 || p->out <= 96) return launch<128, 96, 4>(p, stream);
+    if (p->out % 192 == 0) return launch<128, 192, 5>(p, stream);
+    return launch<256, 128, 4>(p, stream);
 }

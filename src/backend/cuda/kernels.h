@@ -95,7 +95,7 @@ typedef struct zoe_cuda_walk {
 cudaError_t zoe_cuda_launch_walk(const zoe_cuda_walk *w, cudaStream_t stream);
 
 /* y = act((norm(x) * weight + bias) * scale + shift), the norm over all rows and a group of channels. */
-#define ZOE_CUDA_GROUP_PARTS 256
+#define ZOE_CUDA_GROUP_PARTS 528
 typedef struct zoe_cuda_group_norm {
     const void *x, *scale, *shift;
     void *y;
@@ -144,8 +144,9 @@ typedef struct zoe_cuda_convolution {
     const void *x, *w, *history, *residual;
     void *y;
     const float *bias;
-    int64_t history_stride; /* elements from frame to frame */
-    int type, w_type;       /* of everything but bias and w; of w */
+    int64_t history_stride;     /* elements from frame to frame */
+    int64_t residual_stride[3]; /* from frame to frame, line to line, pixel to pixel */
+    int type, w_type;           /* of everything but bias and w; of w */
     int before, frames, height, width, in;
     int out_frames, out_height, out_width, out;
     int kernel[3], stride[3], pad[3]; /* pad: in front */

@@ -13,11 +13,6 @@ __device__ __forceinline__ void cp_async16(uint32_t to, const void *from, bool t
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
 }
 
-/* The same by way of the first-level cache, for what is soon read again. */
-__device__ __forceinline__ void cp_async16_cached(uint32_t to, const void *from, bool there) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
-}
-
 __device__ __forceinline__ void cp_async_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }

@@ -224,7 +224,7 @@ int zoe_cuda_finite(zoe_backend *be, const zoe_tensor *x, bool *out) {
 static bool pointwise(const zoe_conv *p) {
     for (int i = 0; i < 3; i++)
         if (p->kernel[i] != 1 || p->stride[i] != 1 || p->pad[i][0] || p->pad[i][1]) return false;
-    return p->upsample == 1 && !p->history;
+    return p->upsample == 1 && !p->history && (!p->residual || zoe_tensor_dense(p->residual));
 }
 
 static int check_conv(zoe_backend *be, const zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p) {
@@ -269,6 +269,7 @@ int zoe_cuda_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe
                               .out_width = (int)y->shape[2],
                               .out = (int)y->shape[3],
                               .upsample = p->upsample};
+    for (int i = 0; i < 3 && p->residual; i++) c.residual_stride[i] = p->residual->stride[i];
     for (int i = 0; i < 3; i++) c.kernel[i] = p->kernel[i], c.stride[i] = p->stride[i], c.pad[i] = p->pad[i][0];
     return zoe_cuda_check(be, zoe_cuda_launch_conv(&c, cuda->level, cuda->stream), "conv");
 }

@@ -109,7 +109,7 @@ static int run_tiles(decoding *d, const zoe_tensor *latents, const zoe_tiles *ti
                 tile[i] = start[i] / stride[i];
             }
             bool last = start[0] + stride[0] >= shape[2] && start[1] + stride[1] >= shape[3];
-            ZOE_TRY(zoe_film_next_tile(&d->film, tile, last));
+            ZOE_TRY(zoe_film_next_part(&d->film, tile, last));
             ZOE_TRY(run_whole(d, &part));
         }
     return ZOE_OK;

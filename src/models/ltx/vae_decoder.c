@@ -456,7 +456,7 @@ static int run_tiles(decoding *d, const zoe_tensor *latents, const zoe_tensor *n
                 if (noise->rank) drawn = zoe_view_slice(&drawn, 1 + i, start[i], rest < size ? rest : size);
                 tile[i] = start[i] / stride;
             }
-            ZOE_TRY(zoe_film_next_tile(&d->film, tile, start[0] + stride >= shape[1] && start[1] + stride >= shape[2]));
+            ZOE_TRY(zoe_film_next_part(&d->film, tile, start[0] + stride >= shape[1] && start[1] + stride >= shape[2]));
             ZOE_TRY(run_whole(d, &part, &drawn, tiling));
         }
     return ZOE_OK;

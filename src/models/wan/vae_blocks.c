@@ -43,20 +43,20 @@ int zoe_wan_bind_mid(zoe_weights *weights, wan_coder *coder, int64_t channels, c
 
 /* ---- chains of resnets ---- */
 
-int zoe_wan_begin_resnets(zoe_backend *be, wan_resnet *resnets, int count, wan_rooms *rooms, const zoe_band *band,
-                          int64_t *height, int64_t width) {
+int zoe_wan_begin_resnets(zoe_backend *be, wan_resnet *resnets, int count, wan_rooms *rooms, const zoe_edges *edges,
+                          int64_t size[2]) {
     zoe_tensor room;
-    rooms->values = *height * width * resnets[0].conv_2.w.shape[4];
+    rooms->values = size[0] * size[1] * resnets[0].conv_2.w.shape[4];
     for (int i = 0; i < 2; i++) {
         ZOE_TRY(ZOE_NEW(be, &room, be->dtype, rooms->values));
         rooms->data[i] = room.data;
     }
     for (int i = 0; i < count; i++) {
         int64_t values = resnets[i].shortcut.w.rank ? 0 : rooms->values;
-        ZOE_TRY(zoe_carrier_begin_zero(be, &resnets[i].conv_1, *height, width, values));
-        *height = zoe_band_rows(band, *height, 1);
-        ZOE_TRY(zoe_carrier_begin_zero(be, &resnets[i].conv_2, *height, width, rooms->values));
-        *height = zoe_band_rows(band, *height, 1);
+        ZOE_TRY(zoe_carrier_begin_zero(be, &resnets[i].conv_1, size[0], size[1], values));
+        zoe_edges_shrink(edges, size, 1);
+        ZOE_TRY(zoe_carrier_begin_zero(be, &resnets[i].conv_2, size[0], size[1], rooms->values));
+        zoe_edges_shrink(edges, size, 1);
     }
     return ZOE_OK;
 }
@@ -68,57 +68,76 @@ static int normalise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const 
 }
 
 /* Where the channels change, frames of the first convolution's input are of another size than rooms. */
-static int first_changing(zoe_backend *be, wan_resnet *resnet, const zoe_band *band, const zoe_tensor *x,
+static int first_changing(zoe_backend *be, wan_resnet *resnet, const zoe_edges *edges, const zoe_tensor *x,
                           zoe_tensor *hidden) {
     size_t mark = zoe_arena_mark(be);
     zoe_tensor n;
     ZOE_TRY(zoe_new_tensor(be, &n, be->dtype, 4, x->shape));
     ZOE_TRY(normalise(be, &n, x, &resnet->norm_1, ZOE_ACT_SILU));
-    ZOE_TRY(zoe_carrier_run(be, &resnet->conv_1, band, hidden, &n, NULL));
+    ZOE_TRY(zoe_carrier_run(be, &resnet->conv_1, edges, hidden, &n, NULL));
     ZOE_TRY(zoe_carrier_copy(be, &resnet->conv_1, &n));
     zoe_arena_release(be, mark);
     return ZOE_OK;
 }
 
-static int first(zoe_backend *be, wan_resnet *resnet, wan_rooms *rooms, const zoe_band *band, const zoe_tensor *x,
+static int first(zoe_backend *be, wan_resnet *resnet, wan_rooms *rooms, const zoe_edges *edges, const zoe_tensor *x,
                  zoe_tensor *hidden) {
     zoe_tensor n = zoe_tensor_of(rooms->data[0], be->dtype, 4, x->shape);
     ZOE_TRY(normalise(be, &n, x, &resnet->norm_1, ZOE_ACT_SILU));
-    ZOE_TRY(zoe_carrier_run(be, &resnet->conv_1, band, hidden, &n, NULL));
+    ZOE_TRY(zoe_carrier_run(be, &resnet->conv_1, edges, hidden, &n, NULL));
     zoe_carrier_swap(&resnet->conv_1, &n);
     rooms->data[0] = n.data;
     return ZOE_OK;
 }
 
-/* y: as many rows of x as the convolutions leave, or other memory */
-static int run_resnet(zoe_backend *be, wan_resnet *resnet, wan_rooms *rooms, const zoe_band *band, const zoe_tensor *x,
+/* y = shortcut(x), which may be a part of a frame */
+static int run_shortcut(zoe_backend *be, const zoe_carrier *shortcut, zoe_tensor *y, const zoe_tensor *x) {
+    size_t mark = zoe_arena_mark(be);
+    zoe_tensor dense = *x;
+    if (!zoe_tensor_dense(x)) {
+        ZOE_TRY(zoe_new_tensor(be, &dense, be->dtype, 4, x->shape));
+        ZOE_TRY(zoe_op_copy(be, &dense, x));
+    }
+    ZOE_TRY(zoe_carrier_run(be, shortcut, NULL, y, &dense, NULL));
+    zoe_arena_release(be, mark);
+    return ZOE_OK;
+}
+
+/* y: what the convolutions leave of x, in its place, or other memory */
+static int run_resnet(zoe_backend *be, wan_resnet *resnet, wan_rooms *rooms, const zoe_edges *edges, const zoe_tensor *x,
                       zoe_tensor *y) {
     bool changes = resnet->shortcut.w.rank;
-    int64_t rows = zoe_band_rows(band, x->shape[1], 1);
-    zoe_tensor hidden = ZOE_TENSOR(rooms->data[1], be->dtype, 1, rows, x->shape[2], y->shape[3]);
-    zoe_tensor beside = zoe_band_cut(band, x, 2);
+    int64_t size[2] = {x->shape[1], x->shape[2]};
+    zoe_edges_shrink(edges, size, 1);
+    zoe_tensor hidden = ZOE_TENSOR(rooms->data[1], be->dtype, 1, size[0], size[1], y->shape[3]);
+    zoe_tensor beside = zoe_edges_cut(edges, x, 2);
     if (changes) {
-        ZOE_TRY(first_changing(be, resnet, band, x, &hidden));
-        ZOE_TRY(zoe_carrier_run(be, &resnet->shortcut, NULL, y, &beside, NULL));
+        ZOE_TRY(first_changing(be, resnet, edges, x, &hidden));
+        ZOE_TRY(run_shortcut(be, &resnet->shortcut, y, &beside));
         beside = *y;
     } else {
-        ZOE_TRY(first(be, resnet, rooms, band, x, &hidden));
+        ZOE_TRY(first(be, resnet, rooms, edges, x, &hidden));
     }
     ZOE_TRY(normalise(be, &hidden, &hidden, &resnet->norm_2, ZOE_ACT_SILU));
-    ZOE_TRY(zoe_carrier_run(be, &resnet->conv_2, band, y, &hidden, &beside));
+    ZOE_TRY(zoe_carrier_run(be, &resnet->conv_2, edges, y, &hidden, &beside));
     zoe_carrier_swap(&resnet->conv_2, &hidden);
     rooms->data[1] = hidden.data;
     return ZOE_OK;
 }
 
-int zoe_wan_resnets(zoe_backend *be, wan_resnet *resnets, int count, wan_rooms *rooms, const zoe_band *band, bool keep,
+int zoe_wan_resnets(zoe_backend *be, wan_resnet *resnets, int count, wan_rooms *rooms, const zoe_edges *edges, bool keep,
                     const zoe_tensor *x, zoe_tensor *y) {
-    zoe_tensor in = *x;
+    zoe_tensor in = *x, fresh[2] = {0};
+    if (!keep && !resnets[0].shortcut.w.rank) fresh[1] = *x; /* free once the first one has read it */
     for (int i = 0; i < count; i++) {
-        *y = zoe_band_cut(band, &in, 2);
-        if ((keep && i == 0) || resnets[i].shortcut.w.rank)
-            ZOE_TRY(ZOE_NEW(be, y, be->dtype, 1, y->shape[1], y->shape[2], resnets[i].conv_2.w.shape[0]));
-        ZOE_TRY(run_resnet(be, &resnets[i], rooms, band, &in, y));
+        *y = zoe_edges_cut(edges, &in, 2);
+        if ((keep && i == 0) || resnets[i].shortcut.w.rank || !zoe_tensor_dense(y)) {
+            zoe_tensor *to = &fresh[i % 2]; /* of the two, the one that `in` is not in; frames only become smaller */
+            y->shape[3] = resnets[i].conv_2.w.shape[0];
+            if (!to->data) ZOE_TRY(zoe_new_tensor(be, to, be->dtype, 4, y->shape));
+            *y = zoe_tensor_of(to->data, be->dtype, 4, y->shape);
+        }
+        ZOE_TRY(run_resnet(be, &resnets[i], rooms, edges, &in, y));
         in = *y;
     }
     return ZOE_OK;
@@ -127,7 +146,7 @@ int zoe_wan_resnets(zoe_backend *be, wan_resnet *resnets, int count, wan_rooms *
 /* ---- the middle and the end ---- */
 
 int zoe_wan_begin_mid(zoe_backend *be, wan_coder *coder, int64_t height, int64_t width) {
-    return zoe_wan_begin_resnets(be, coder->mid, 2, &coder->mid_rooms, NULL, &height, width);
+    return zoe_wan_begin_resnets(be, coder->mid, 2, &coder->mid_rooms, NULL, (int64_t[]){height, width});
 }
 
 /* x [1, height, width, channels] += attention over the frame's pixels, one head */
@@ -156,11 +175,11 @@ int zoe_wan_mid(zoe_backend *be, wan_coder *coder, zoe_tensor *x) {
     return run_resnet(be, &coder->mid[1], &coder->mid_rooms, NULL, x, x);
 }
 
-int zoe_wan_head(zoe_backend *be, wan_coder *coder, wan_rooms *rooms, const zoe_band *band, const zoe_tensor *x,
+int zoe_wan_head(zoe_backend *be, wan_coder *coder, wan_rooms *rooms, const zoe_edges *edges, const zoe_tensor *x,
                  zoe_tensor *y) {
     zoe_tensor n = zoe_tensor_of(rooms->data[0], be->dtype, 4, x->shape);
     ZOE_TRY(normalise(be, &n, x, &coder->norm_out, ZOE_ACT_SILU));
-    ZOE_TRY(zoe_carrier_run(be, &coder->conv_out, band, y, &n, NULL));
+    ZOE_TRY(zoe_carrier_run(be, &coder->conv_out, edges, y, &n, NULL));
     zoe_carrier_swap(&coder->conv_out, &n);
     rooms->data[0] = n.data;
     return ZOE_OK;

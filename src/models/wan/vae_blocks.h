@@ -65,19 +65,21 @@ struct zoe_wan_vae {
 int zoe_wan_bind_resnet(zoe_weights *weights, wan_resnet *resnet, int64_t in, int64_t out, const char *prefix);
 int zoe_wan_bind_mid(zoe_weights *weights, wan_coder *coder, int64_t channels, const char *prefix);
 
-/* Takes rooms and an empty past for a chain from the arena; *height becomes that of what the chain makes of a band. */
-int zoe_wan_begin_resnets(zoe_backend *be, wan_resnet *resnets, int count, wan_rooms *rooms, const zoe_band *band,
-                          int64_t *height, int64_t width);
+/* Takes rooms and an empty past for a chain from the arena; size: height and width, then those of what the chain makes. */
+int zoe_wan_begin_resnets(zoe_backend *be, wan_resnet *resnets, int count, wan_rooms *rooms, const zoe_edges *edges,
+                          int64_t size[2]);
 int zoe_wan_begin_mid(zoe_backend *be, wan_coder *coder, int64_t height, int64_t width);
 
-/* All of a chain of x + conv(silu(norm(conv(silu(norm(x)))))). *y lies in x's memory unless the channels change or x is to
- * be kept, else it is fresh on the arena. */
-int zoe_wan_resnets(zoe_backend *be, wan_resnet *resnets, int count, wan_rooms *rooms, const zoe_band *band, bool keep,
+/*
+ * All of a chain of x + conv(silu(norm(conv(silu(norm(x)))))). *y lies in x's memory, or fresh on the arena where the
+ * channels or the width change or x is to be kept.
+ */
+int zoe_wan_resnets(zoe_backend *be, wan_resnet *resnets, int count, wan_rooms *rooms, const zoe_edges *edges, bool keep,
                     const zoe_tensor *x, zoe_tensor *y);
 /* x = resnet, attention within the frame, resnet of x */
 int zoe_wan_mid(zoe_backend *be, wan_coder *coder, zoe_tensor *x);
 /* y = conv_out(silu(norm_out(x))); rooms as those of conv_out's past */
-int zoe_wan_head(zoe_backend *be, wan_coder *coder, wan_rooms *rooms, const zoe_band *band, const zoe_tensor *x,
+int zoe_wan_head(zoe_backend *be, wan_coder *coder, wan_rooms *rooms, const zoe_edges *edges, const zoe_tensor *x,
                  zoe_tensor *y);
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * Latents to frames, frame by frame. The trunk works at the latents' size, where attention sees whole frames; the tail
- * enlarges what it made. In bands the trunk runs first, over the whole clip, and the tail once for each band.
+ * enlarges what it made. In parts of frames the trunk runs first, over the whole clip, and the tail once for each part.
  */
 #include "models/wan/vae_blocks.h"
 
@@ -21,72 +21,76 @@ typedef struct decoding {
     bool first;           /* the frame in flight stems from latent frame 0 */
     zoe_film film;
 
-    /* of a band */
-    kept kept[2];       /* what goes into level 0, and what its resnets make */
-    zoe_band band;      /* edges of the part in work; those of a tile are as the picture's */
-    int64_t skip, rows; /* packed rows above those that the part is for, and how many it is for; rows 0: all */
+    /* of a part of frames */
+    kept kept[2];               /* what goes into level 0, and what its resnets make */
+    zoe_edges edges;            /* of the part in work; those of a tile are as the frame's */
+    int64_t skip[2], wanted[2]; /* packed rows and columns that come first, and then those that the part is for; 0: all */
 } decoding;
 
 /* Pixels out of their packing, where a channel counts colour, then column, then row. */
 static int emit(decoding *d, const zoe_tensor *x) {
-    int64_t patch = d->vae->config.patch, height = d->rows ? d->rows : x->shape[1], width = x->shape[2];
-    zoe_tensor wanted = zoe_view_slice(x, 1, d->skip, height);
-    zoe_tensor pixels = ZOE_VIEW(&wanted, height, width, 3, patch, patch);
-    pixels = zoe_view_permute(&pixels, (const int[]){0, 4, 1, 3, 2});
-    pixels = zoe_view_split(&pixels, 0, height);
+    int64_t patch = d->vae->config.patch;
+    zoe_tensor part = *x;
+    for (int i = 0; i < 2; i++)
+        if (d->wanted[i]) part = zoe_view_slice(&part, 1 + i, d->skip[i], d->wanted[i]);
+    const int64_t *s = part.stride;
+    zoe_tensor pixels = {.dtype = x->dtype,
+                         .rank = 6,
+                         .data = part.data,
+                         .shape = {1, part.shape[1], patch, part.shape[2], patch, 3},
+                         .stride = {s[0], s[1], 1, s[2], patch, patch * patch}};
     return zoe_film_add(&d->film, &pixels);
 }
 
 /* ---- the tail: from what level 0's resnets make to pixels ---- */
 
+/* height, width: of what level 0's resnets make */
 static int begin_tail(decoding *d, int64_t height, int64_t width) {
     zoe_backend *be = d->vae->be;
     wan_coder *coder = &d->vae->decoder;
+    int64_t size[2] = {height, width};
     for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
         wan_level *level = &coder->levels[i];
-        if (i > 0)
-            ZOE_TRY(
-                zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, &level->rooms, &d->band, &height, width));
-        if (level->temporal) ZOE_TRY(zoe_carrier_begin_zero(be, &level->time, height, width, 0));
-        if (level->resample) height = zoe_band_rows(&d->band, 2 * height, 1), width *= 2;
+        if (i > 0) ZOE_TRY(zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, &level->rooms, &d->edges, size));
+        if (level->temporal) ZOE_TRY(zoe_carrier_begin_zero(be, &level->time, size[0], size[1], 0));
+        if (!level->resample) continue;
+        size[0] *= 2, size[1] *= 2;
+        zoe_edges_shrink(&d->edges, size, 1);
     }
     int64_t room = coder->levels[ZOE_WAN_VAE_LEVELS - 1].rooms.values;
-    return zoe_carrier_begin_zero(be, &coder->conv_out, height, width, room);
+    return zoe_carrier_begin_zero(be, &coder->conv_out, size[0], size[1], room);
+}
+
+/* x [1, height, width, channels] with the channels in a stride, beside what spread() gives. */
+static zoe_tensor channels_of(const zoe_tensor *x, int64_t first, int64_t count, int64_t stride) {
+    zoe_tensor part = zoe_view_slice(x, 3, first, count);
+    part.stride[3] *= stride;
+    return part;
 }
 
 /*
  * 2.2: y += x with every channel repeated and spread over the resampled frame's pixels; `at`: which of `frames` frames y
- * is.
+ * is. At inner edges y begins with the second or ends with the first of the two pixels that x's pixel is spread over.
  */
-static int add_duplicated(zoe_backend *be, const zoe_tensor *x, int64_t frames, int64_t at, zoe_tensor *y) {
+static int add_duplicated(zoe_backend *be, const zoe_edges *edges, const zoe_tensor *x, int64_t frames, int64_t at,
+                          zoe_tensor *y) {
     int64_t in = x->shape[3], out = y->shape[3], cells = frames * 4, repeats = out * cells / in;
     for (int64_t cell = 0; cell < 4; cell++) {
-        zoe_tensor from = *x, rows = zoe_view_split(y, 1, 2), to;
-        rows = zoe_view_slice(&rows, 2, cell / 2, 1);
-        to = zoe_view_split(&rows, 3, 2);
-        to = zoe_view_slice(&to, 4, cell % 2, 1); /* [1, height, 1, width, 1, out] */
-        /* Output channel c takes input channel (c * cells + at * 4 + cell) / repeats. */
-        if (repeats <= cells) {
-            from = zoe_view_slice(&from, 3, (at * 4 + cell) / repeats, out);
-            from.stride[3] = cells / repeats;
-            from = (zoe_tensor){.dtype = x->dtype,
-                                .rank = 6,
-                                .data = from.data,
-                                .shape = {1, x->shape[1], 1, x->shape[2], 1, out},
-                                .stride = {0, x->stride[1], 0, x->stride[2], 0, from.stride[3]}};
-            ZOE_TRY(zoe_op_lincomb(be, &to, 2, (const zoe_tensor *[]){&to, &from}, (float[]){1, 1}));
-            continue;
+        zoe_tensor from = *x, to = *y;
+        for (int axis = 0; axis < 2; axis++) { /* every second pixel of y, and those of x that they take */
+            int64_t place = axis ? cell % 2 : cell / 2, cut = edges->inner[axis][0], skip = place < cut;
+            int64_t start = 2 * skip + place - cut, count = (y->shape[1 + axis] - start + 1) / 2;
+            to = zoe_view_slice(&to, 1 + axis, start, count);
+            to.stride[1 + axis] *= 2;
+            from = zoe_view_slice(&from, 1 + axis, skip, count);
         }
-        int64_t share = repeats / cells; /* output channels fed by one input channel */
+        /* Output channel c takes input channel (c * cells + at * 4 + cell) / repeats; `share` of them take the same. */
+        int64_t share = repeats > cells ? repeats / cells : 1, step = repeats > cells ? 1 : cells / repeats;
+        int64_t first = repeats > cells ? 0 : (at * 4 + cell) / repeats;
+        zoe_tensor source = channels_of(&from, first, out / share, step);
         for (int64_t i = 0; i < share; i++) {
-            zoe_tensor part = zoe_view_slice(&to, 5, i, in);
-            part.stride[5] = share;
-            from = (zoe_tensor){.dtype = x->dtype,
-                                .rank = 6,
-                                .data = x->data,
-                                .shape = {1, x->shape[1], 1, x->shape[2], 1, in},
-                                .stride = {0, x->stride[1], 0, x->stride[2], 0, 1}};
-            ZOE_TRY(zoe_op_lincomb(be, &part, 2, (const zoe_tensor *[]){&part, &from}, (float[]){1, 1}));
+            zoe_tensor part = channels_of(&to, i, out / share, share);
+            ZOE_TRY(zoe_op_lincomb(be, &part, 2, (const zoe_tensor *[]){&part, &source}, (float[]){1, 1}));
         }
     }
     return ZOE_OK;
@@ -99,19 +103,13 @@ static int enlarge(decoding *d, int index, const zoe_tensor *x, const zoe_tensor
     zoe_backend *be = d->vae->be;
     wan_level *level = &d->vae->decoder.levels[index];
     size_t mark = zoe_arena_mark(be);
-    zoe_tensor y, made, edge;
-    ZOE_TRY(ZOE_NEW(be, &y, be->dtype, 1, 2 * x->shape[1], 2 * x->shape[2], level->resampled));
-    made = zoe_band_cut(&d->band, &y, 1);
-    ZOE_TRY(zoe_carrier_enlarge(be, &level->space, &d->band, &made, x));
-    if (d->vae->config.residual) {
-        for (int i = 0; i < 2; i++) { /* rows that are added to although nothing made them */
-            if (!d->band.inner[i]) continue;
-            edge = zoe_view_slice(&y, 1, i * (y.shape[1] - 1), 1);
-            ZOE_TRY(zoe_op_zero(be, &edge));
-        }
-        ZOE_TRY(add_duplicated(be, top, frames, at, &y));
-    }
-    ZOE_TRY(run_level(d, index + 1, &made));
+    int64_t size[2] = {2 * x->shape[1], 2 * x->shape[2]};
+    zoe_tensor y;
+    zoe_edges_shrink(&d->edges, size, 1);
+    ZOE_TRY(ZOE_NEW(be, &y, be->dtype, 1, size[0], size[1], level->resampled));
+    ZOE_TRY(zoe_carrier_enlarge(be, &level->space, &d->edges, &y, x));
+    if (d->vae->config.residual) ZOE_TRY(add_duplicated(be, &d->edges, top, frames, at, &y));
+    ZOE_TRY(run_level(d, index + 1, &y));
     zoe_arena_release(be, mark);
     return ZOE_OK;
 }
@@ -143,15 +141,16 @@ static int run_level(decoding *d, int index, const zoe_tensor *x) {
     zoe_tensor y;
     ZOE_TRY(zoe_check_cancelled(be->ctx));
     if (index == ZOE_WAN_VAE_LEVELS) {
-        int64_t rows = zoe_band_rows(&d->band, x->shape[1], 1);
-        ZOE_TRY(ZOE_NEW(be, &y, be->dtype, 1, rows, x->shape[2], coder->conv_out.w.shape[0]));
-        ZOE_TRY(zoe_wan_head(be, coder, &coder->levels[index - 1].rooms, &d->band, x, &y));
+        int64_t size[2] = {x->shape[1], x->shape[2]};
+        zoe_edges_shrink(&d->edges, size, 1);
+        ZOE_TRY(ZOE_NEW(be, &y, be->dtype, 1, size[0], size[1], coder->conv_out.w.shape[0]));
+        ZOE_TRY(zoe_wan_head(be, coder, &coder->levels[index - 1].rooms, &d->edges, x, &y));
         ZOE_TRY(emit(d, &y));
     } else {
         wan_level *level = &coder->levels[index];
         bool keep = d->vae->config.residual && level->resample;
-        ZOE_TRY(zoe_wan_resnets(be, level->resnets, level->resnet_count, &level->rooms, &d->band, keep, x, &y));
-        zoe_tensor top = zoe_band_cut(&d->band, x, 2 * level->resnet_count);
+        ZOE_TRY(zoe_wan_resnets(be, level->resnets, level->resnet_count, &level->rooms, &d->edges, keep, x, &y));
+        zoe_tensor top = zoe_edges_cut(&d->edges, x, 2 * level->resnet_count);
         ZOE_TRY(level->resample ? resample(d, index, &y, &top) : run_level(d, index + 1, &y));
     }
     zoe_arena_release(be, mark);
@@ -166,7 +165,7 @@ static int begin_trunk(decoding *d, int64_t height, int64_t width) {
     wan_level *level = &coder->levels[0];
     ZOE_TRY(zoe_carrier_begin_zero(be, &coder->conv_in, height, width, 0));
     ZOE_TRY(zoe_wan_begin_mid(be, coder, height, width));
-    return zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, &level->rooms, NULL, &height, width);
+    return zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, &level->rooms, NULL, (int64_t[]){height, width});
 }
 
 /* Latent frame `index`, denormalised: *x what goes into level 0, *y what its resnets make, fresh on the arena. */
@@ -221,13 +220,14 @@ static int run_tiles(decoding *d, const zoe_tensor *latents) {
                 part = zoe_view_slice(&part, 2 + i, start[i], rest < size ? rest : size);
                 tile[i] = start[i] / stride;
             }
-            ZOE_TRY(zoe_film_next_tile(&d->film, tile, start[0] + stride >= shape[2] && start[1] + stride >= shape[3]));
+            ZOE_TRY(zoe_film_next_part(&d->film, tile, start[0] + stride >= shape[2] && start[1] + stride >= shape[3]));
             ZOE_TRY(run_whole(d, &part));
         }
     return ZOE_OK;
 }
 
-/* First row of packed pixels that the tail makes of a band whose first row in the latents is `row`, an inner edge. */
+/* First row (or column) of packed pixels that the tail makes of a part whose first one of the latents is `row`, at an inner
+ * edge. */
 static int64_t first_row(const wan_coder *coder, int64_t row) {
     for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
         const wan_level *level = &coder->levels[i];
@@ -237,7 +237,7 @@ static int64_t first_row(const wan_coder *coder, int64_t row) {
     return row + 1;
 }
 
-/* Rows of the latents in front of row `row` that the tail must see to make the pixels from there on. */
+/* Rows (or columns) of the latents in front of row `row` that the tail must see to make the pixels from there on. */
 static int64_t rows_before(const wan_coder *coder, int64_t row) {
     int64_t start = row;
     while (start > 0 && first_row(coder, start) > row << (ZOE_WAN_VAE_LEVELS - 1)) start--;
@@ -263,42 +263,58 @@ static int keep_trunk(decoding *d, const zoe_tensor *latents) {
         zoe_tensor made[2];
         ZOE_TRY(zoe_check_cancelled(be->ctx));
         ZOE_TRY(run_trunk(d, latents, i, &made[0], &made[1]));
-        for (int j = 0; j < 2; j++)
-            if (d->kept[j].needed) ZOE_TRY(zoe_download(be, d->kept[j].frames + (size_t)i * d->kept[j].bytes, &made[j]));
+        for (int j = 0; j < 2; j++) { /* one goes to the host while the next is computed */
+            if (!d->kept[j].needed) continue;
+            ZOE_TRY(zoe_download_end(be));
+            ZOE_TRY(zoe_download_begin(be, d->kept[j].frames + (size_t)i * d->kept[j].bytes, &made[j]));
+        }
         zoe_arena_release(be, inner);
     }
+    zoe_arena_release(be, mark);
+    return zoe_download_end(be);
+}
+
+/* What was kept of latent frame `index` from start to end (height, width), fresh on the arena. */
+static int load_part(decoding *d, int which, int64_t index, const int64_t start[2], const int64_t end[2],
+                     const zoe_tensor *latents, zoe_tensor *out) {
+    zoe_backend *be = d->vae->be;
+    const kept *k = &d->kept[which];
+    const wan_level *level = &d->vae->decoder.levels[0];
+    int64_t height = latents->shape[2], width = latents->shape[3], channels = which ? level->out : level->in;
+    zoe_tensor rows;
+    ZOE_TRY(ZOE_NEW(be, out, be->dtype, 1, end[0] - start[0], end[1] - start[1], channels));
+    size_t mark = zoe_arena_mark(be);
+    ZOE_TRY(ZOE_NEW(be, &rows, be->dtype, 1, end[0] - start[0], width, channels));
+    ZOE_TRY(zoe_upload(be, &rows, k->frames + (size_t)index * k->bytes + k->bytes / (size_t)height * (size_t)start[0]));
+    rows = zoe_view_slice(&rows, 2, start[1], end[1] - start[1]);
+    ZOE_TRY(zoe_op_copy(be, out, &rows));
     zoe_arena_release(be, mark);
     return ZOE_OK;
 }
 
-/* Rows `start` to `end` of what was kept of latent frame `index`, fresh on the arena. */
-static int load_rows(decoding *d, int which, int64_t index, int64_t start, int64_t end, const zoe_tensor *latents,
-                     zoe_tensor *out) {
-    const kept *k = &d->kept[which];
-    const wan_level *level = &d->vae->decoder.levels[0];
-    int64_t height = latents->shape[2], width = latents->shape[3];
-    ZOE_TRY(ZOE_NEW(d->vae->be, out, d->vae->be->dtype, 1, end - start, width, which ? level->out : level->in));
-    return zoe_upload(d->vae->be, out, k->frames + (size_t)index * k->bytes + k->bytes / (size_t)height * (size_t)start);
-}
-
-/* The tail for the pixels of rows `from` to `to` of the latents. */
-static int run_band(decoding *d, const zoe_tensor *latents, int64_t from, int64_t to) {
+/* The tail for the pixels of the latents `from` to `to` (height, width). */
+static int run_part(decoding *d, const zoe_tensor *latents, const int64_t from[2], const int64_t to[2]) {
     zoe_backend *be = d->vae->be;
     const wan_coder *coder = &d->vae->decoder;
-    int64_t height = latents->shape[2], scale = 1 << (ZOE_WAN_VAE_LEVELS - 1);
-    int64_t start = from - rows_before(coder, from), end = to + rows_before(coder, height - to);
+    int64_t scale = 1 << (ZOE_WAN_VAE_LEVELS - 1), factor = zoe_wan_vae_space_factor(&d->vae->config), start[2], end[2];
+    bool last = true;
     size_t mark = zoe_arena_mark(be);
-    d->band = (zoe_band){.inner = {start > 0, end < height}};
-    d->skip = from * scale - (start > 0 ? first_row(coder, start) : 0);
-    d->rows = (to - from) * scale;
-    ZOE_TRY(zoe_film_next_band(&d->film, from * zoe_wan_vae_space_factor(&d->vae->config), to == height));
-    ZOE_TRY(begin_tail(d, end - start, latents->shape[3]));
+    for (int i = 0; i < 2; i++) {
+        int64_t size = latents->shape[2 + i];
+        start[i] = from[i] - rows_before(coder, from[i]), end[i] = to[i] + rows_before(coder, size - to[i]);
+        d->edges.inner[i][0] = start[i] > 0, d->edges.inner[i][1] = end[i] < size;
+        d->skip[i] = from[i] * scale - (start[i] > 0 ? first_row(coder, start[i]) : 0);
+        d->wanted[i] = (to[i] - from[i]) * scale;
+        last = last && to[i] == size;
+    }
+    ZOE_TRY(zoe_film_next_part(&d->film, (int64_t[]){from[0] * factor, from[1] * factor}, last));
+    ZOE_TRY(begin_tail(d, end[0] - start[0], end[1] - start[1]));
     for (int64_t i = 0; i < latents->shape[1]; i++) {
         size_t inner = zoe_arena_mark(be);
         zoe_tensor top, y;
         d->first = i == 0;
-        ZOE_TRY(load_rows(d, 1, i, start, end, latents, &y));
-        if (d->kept[0].needed) ZOE_TRY(load_rows(d, 0, i, start, end, latents, &top));
+        ZOE_TRY(load_part(d, 1, i, start, end, latents, &y));
+        if (d->kept[0].needed) ZOE_TRY(load_part(d, 0, i, start, end, latents, &top));
         ZOE_TRY(resample(d, 0, &y, d->kept[0].needed ? &top : &y));
         zoe_arena_release(be, inner);
     }
@@ -306,17 +322,36 @@ static int run_band(decoding *d, const zoe_tensor *latents, int64_t from, int64_
     return zoe_film_flush(&d->film);
 }
 
-static int run_bands(decoding *d, const zoe_tensor *latents, int64_t bands) {
-    int64_t height = latents->shape[2];
+/* Rows and columns of `parts` parts (or a few less) with the shortest cuts, for what lies at a cut is computed twice. */
+static void choose_grid(const zoe_tensor *latents, int64_t parts, int64_t grid[2]) {
+    int64_t height = latents->shape[2], width = latents->shape[3], shortest = INT64_MAX;
+    for (int64_t rows = 1; rows <= parts; rows++) {
+        int64_t columns = parts / rows, cuts = (rows - 1) * width + (columns - 1) * height;
+        if (rows * columns != parts || rows > height || columns > width || cuts >= shortest) continue;
+        shortest = cuts, grid[0] = rows, grid[1] = columns;
+    }
+}
+
+static int run_parts(decoding *d, const zoe_tensor *latents, int64_t parts) {
+    int64_t grid[2] = {1, 1}, at[2];
     ZOE_TRY(keep_trunk(d, latents));
-    if (bands > height) bands = height;
-    for (int64_t i = 0; i < bands; i++) ZOE_TRY(run_band(d, latents, height * i / bands, height * (i + 1) / bands));
+    for (; parts > 1; parts--) { /* fewer where the frame has no room for as many */
+        choose_grid(latents, parts, grid);
+        if (grid[0] * grid[1] == parts) break;
+    }
+    for (at[0] = 0; at[0] < grid[0]; at[0]++)
+        for (at[1] = 0; at[1] < grid[1]; at[1]++) {
+            int64_t from[2], to[2];
+            for (int i = 0; i < 2; i++)
+                from[i] = latents->shape[2 + i] * at[i] / grid[i], to[i] = latents->shape[2 + i] * (at[i] + 1) / grid[i];
+            ZOE_TRY(run_part(d, latents, from, to));
+        }
     return ZOE_OK;
 }
 
 /* ---- all ---- */
 
-/* In parts, or NONE where the reference would not divide frames of this size. */
+/* As asked for, or NONE where the reference would not divide frames of this size. */
 static zoe_tiling_kind tiling_of(const decoding *d, const zoe_tiling *tiling, const zoe_tensor *latents) {
     int64_t size = REFERENCE_SIZE / zoe_wan_vae_space_factor(&d->vae->config);
     if (tiling->kind == ZOE_TILING_REFERENCE && latents->shape[2] <= size && latents->shape[3] <= size)
@@ -346,7 +381,7 @@ static int run_clip(decoding *d, const zoe_tensor *latents, const zoe_tiling *ti
     ZOE_TRY(status);
     if (kind == ZOE_TILING_NONE) return run_whole(d, latents);
     ZOE_TRY(zoe_film_divide(&d->film, frames, kind == ZOE_TILING_REFERENCE ? &tiles : NULL));
-    return kind == ZOE_TILING_REFERENCE ? run_tiles(d, latents) : run_bands(d, latents, tiling->bands);
+    return kind == ZOE_TILING_REFERENCE ? run_tiles(d, latents) : run_parts(d, latents, tiling->parts);
 }
 
 int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, const zoe_tiling *tiling, zoe_frame_sink sink,

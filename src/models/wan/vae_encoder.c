@@ -13,18 +13,19 @@ typedef struct encoding {
 static int begin(zoe_wan_vae *vae, int64_t height, int64_t width) {
     zoe_backend *be = vae->be;
     wan_coder *coder = &vae->encoder;
+    int64_t size[2] = {height, width};
     ZOE_TRY(zoe_carrier_begin_zero(be, &coder->conv_in, height, width, 0));
     for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
         wan_level *level = &coder->levels[i];
-        ZOE_TRY(zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, &level->rooms, NULL, &height, width));
+        ZOE_TRY(zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, &level->rooms, NULL, size));
         if (level->temporal && vae->config.residual)
-            ZOE_TRY(ZOE_NEW(be, &level->kept, be->dtype, 1, height, width, level->in));
-        if (level->resample) height /= 2, width /= 2;
-        if (level->temporal) ZOE_TRY(ZOE_NEW(be, &level->window, be->dtype, 3, height, width, level->out));
+            ZOE_TRY(ZOE_NEW(be, &level->kept, be->dtype, 1, size[0], size[1], level->in));
+        if (level->resample) size[0] /= 2, size[1] /= 2;
+        if (level->temporal) ZOE_TRY(ZOE_NEW(be, &level->window, be->dtype, 3, size[0], size[1], level->out));
         level->waiting = 0;
     }
-    ZOE_TRY(zoe_wan_begin_mid(be, coder, height, width));
-    return zoe_carrier_begin_zero(be, &coder->conv_out, height, width, coder->mid_rooms.values);
+    ZOE_TRY(zoe_wan_begin_mid(be, coder, size[0], size[1]));
+    return zoe_carrier_begin_zero(be, &coder->conv_out, size[0], size[1], coder->mid_rooms.values);
 }
 
 /*
