@@ -11,7 +11,8 @@
 #define MOST_STAGES      ((ZOE_LTX_VAE_LEVELS + 1) * (ZOE_LTX_VAE_RESNETS + 2) + 2)
 #define REFERENCE_SIZE   512 /* pixels of a tile */
 #define REFERENCE_STRIDE 448
-#define DEVICE_PIXELS    (3 << 18) /* of the last level at a time on a device */
+#define DEVICE_PIXELS    (1 << 19) /* of frames that are worked on together on a device, */
+#define LATENT_PIXELS    (1 << 13) /* and of latents */
 
 typedef enum stage_kind { STAGE_RESNET, STAGE_ENLARGE, STAGE_OUT } stage_kind;
 
@@ -29,7 +30,7 @@ typedef struct decoding {
     stage stages[MOST_STAGES];
     int count;
     bool last;    /* no frames come after those in work */
-    int64_t most; /* pixels of a level that are worked on together */
+    int64_t most; /* pixels of frames that are worked on together */
     zoe_film film;
 } decoding;
 
@@ -226,20 +227,6 @@ static int spread(decoding *d, int at, const zoe_tensor *y, const zoe_tensor *x,
     return ZOE_OK;
 }
 
-/* Enlarged frames to the next stage, so many at a time as suit the backend; each lot may use the room of those before. */
-static int feed_frames(decoding *d, int at, const zoe_tensor *frames) {
-    bool last = d->last;
-    int64_t count = frames->shape[0], most = d->most / (frames->shape[1] * frames->shape[2]), made;
-    for (int64_t i = 0; i < count; i += made) {
-        made = most < 1 ? 1 : count - i < most ? count - i : most;
-        zoe_tensor part = zoe_view_slice(frames, 0, i, made);
-        d->last = last && i + made == count;
-        ZOE_TRY(feed(d, at, &part));
-    }
-    d->last = last;
-    return ZOE_OK;
-}
-
 static int feed_enlarge(decoding *d, int at, zoe_tensor *x) {
     zoe_backend *be = d->vae->be;
     ltx_level *level = d->stages[at].level;
@@ -259,8 +246,22 @@ static int feed_enlarge(decoding *d, int at, zoe_tensor *x) {
     ZOE_TRY(keep(be, &level->kept, waiting, ready, x));
     ZOE_TRY(spread(d, at, &y, x, dropped, &frames));
     zoe_arena_release(be, inner);
-    ZOE_TRY(feed_frames(d, at + 1, &frames));
+    if (ready > 0) ZOE_TRY(feed(d, at + 1, &frames));
     zoe_arena_release(be, mark);
+    return ZOE_OK;
+}
+
+/* So many frames at a time as suit the backend once they are enlarged; each lot may use the room of those before. */
+static int feed_lots(decoding *d, int at, const zoe_tensor *x) {
+    bool last = d->last;
+    int64_t count = x->shape[0], most = d->most / (8 * x->shape[1] * x->shape[2]), taken;
+    for (int64_t i = 0; i < count; i += taken) {
+        taken = most < 1 ? 1 : count - i < most ? count - i : most;
+        zoe_tensor lot = zoe_view_slice(x, 0, i, taken);
+        d->last = last && i + taken == count;
+        ZOE_TRY(feed_enlarge(d, at, &lot));
+    }
+    d->last = last;
     return ZOE_OK;
 }
 
@@ -302,7 +303,7 @@ static int feed(decoding *d, int at, zoe_tensor *x) {
     case STAGE_RESNET:
         return feed_resnet(d, at, x);
     case STAGE_ENLARGE:
-        return feed_enlarge(d, at, x);
+        return feed_lots(d, at, x);
     case STAGE_OUT:
         return feed_out(d, x);
     }
@@ -406,9 +407,10 @@ static int draw_noise(decoding *d, const zoe_tensor *latents, zoe_tensor *noise)
     return status;
 }
 
-/* Latent frames that go through the chain together: enough to fill a device with work. */
+/* Latent frames that go through the chain together. */
 static int64_t frames_together(const decoding *d, const zoe_tensor *latents, const zoe_tiling *tiling) {
-    int64_t frames = latents->shape[0], most = d->most / (64 * latents->shape[1] * latents->shape[2] * 8);
+    int64_t frames = latents->shape[0], most = d->vae->be->ops->host_memory ? 1 : LATENT_PIXELS;
+    most /= latents->shape[1] * latents->shape[2];
     if (tiling->frames) most = tiling->frames;
     if (most < 1) most = 1;
     int64_t parts = (frames + most - 1) / most;
