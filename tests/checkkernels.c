@@ -276,6 +276,19 @@ static void turn_round(operand *history) {
     history->on.stride[0] = -size;
 }
 
+/* [frames, height, width, channels] within frames that are two lines and three pixels larger. */
+static operand *part_of_frames(checker *c, zoe_dtype dtype, const int64_t shape[4]) {
+    int64_t height = shape[1] + 2, width = shape[2] + 3, channels = shape[3], at = 0;
+    operand *o = INPUT(c, dtype, DENSE, FILL_SMALL, shape[0], height, width, channels);
+    for (int64_t i = 0; i < shape[0]; i++)
+        for (int64_t y = 0; y < shape[1]; y++, at += shape[2] * channels)
+            memmove(o->values + at, o->values + ((i * height + y + 1) * width + 2) * channels,
+                    (size_t)(shape[2] * channels) * sizeof *o->values);
+    o->on = zoe_view_slice(&o->on, 1, 1, shape[1]);
+    o->on = zoe_view_slice(&o->on, 2, 2, shape[2]);
+    return o;
+}
+
 static void check_conv(checker *c, const conv_case *t) {
     zoe_dtype dtype = c->be->dtype;
     zoe_conv p = t->p;
@@ -296,7 +309,9 @@ static void check_conv(checker *c, const conv_case *t) {
     operand *history = t->history ? INPUT(c, dtype, DENSE, FILL_SMALL, t->history, t->height, t->width, t->in) : NULL;
     if (t->history) turn_round(history);
     operand *bias = t->bias ? INPUT(c, ZOE_F32, DENSE, FILL_SMALL, t->out) : NULL;
-    operand *residual = t->residual ? check_input(c, dtype, DENSE, FILL_SMALL, 4, out) : NULL;
+    operand *residual = NULL;
+    if (t->residual)
+        residual = t->history ? part_of_frames(c, dtype, out) : check_input(c, dtype, DENSE, FILL_SMALL, 4, out);
     operand *y = check_output(c, dtype, DENSE, 4, out);
     p.history = ON(history), p.bias = ON(bias), p.residual = ON(residual);
     int64_t count = zoe_tensor_count(&y->t);

@@ -95,7 +95,7 @@ typedef struct zoe_cuda_walk {
 cudaError_t zoe_cuda_launch_walk(const zoe_cuda_walk *w, cudaStream_t stream);
 
 /* y = act((norm(x) * weight + bias) * scale + shift), the norm over all rows and a group of channels. */
-#define ZOE_CUDA_GROUP_PARTS 528
+#define ZOE_CUDA_GROUP_PARTS 256
 typedef struct zoe_cuda_group_norm {
     const void *x, *scale, *shift;
     void *y;
