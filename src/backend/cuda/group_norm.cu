@@ -73,9 +73,89 @@ __global__ void __launch_bounds__(THREADS) group_apply_kernel(zoe_cuda_group_nor
     }
 }
 
+/* ---- channels in eights: a thread keeps to eight channels of every so many rows ---- */
+
+/* sums [PARTS, 2, channels]: a block takes a part, `lanes` threads side by side one row of it. */
+template <typename T>
+__global__ void __launch_bounds__(THREADS) group_sums8_kernel(zoe_cuda_group_norm p, int lanes, double *sums) {
+    extern __shared__ double partial[]; /* [rows at a time, 16, lanes] */
+    int lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = blockDim.x / lanes;
+    int64_t first = p.rows * blockIdx.x / PARTS, end = p.rows * (blockIdx.x + 1) / PARTS;
+    double sum[16] = {};
+    for (int64_t row = first + line; row < end; row += lines) {
+        float x[8];
+        load8(x, (const T *)p.x + row * p.channels + lane * 8);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            double value = x[i];
+            sum[i] += value, sum[8 + i] += value * value;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 16; i++) partial[(line * 16 + i) * lanes + lane] = sum[i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < 16 * lanes; i += blockDim.x) {
+        double total = 0;
+        for (int j = 0; j < lines; j++) total += partial[j * 16 * lanes + i];
+        int which = i / lanes; /* of the eight channels, then of their squares */
+        sums[((int64_t)blockIdx.x * 2 + which / 8) * p.channels + i % lanes * 8 + which % 8] = total;
+    }
+}
+
+/* First value of the maps' cell that a row takes. */
+__device__ __forceinline__ int64_t cell_of(const zoe_cuda_group_norm &p, int row) {
+    int plane = p.height * p.width, frame = row / plane, pixel = row - frame * plane;
+    int line = pixel / p.width, column = pixel - line * p.width;
+    int from = frame * p.map[0] / p.frames;
+    if (p.first_apart) from = frame ? 1 + (frame - 1) * (p.map[0] - 1) / (p.frames - 1) : 0;
+    line /= p.height / p.map[1], column /= p.width / p.map[2];
+    return ((int64_t)(from * p.map[1] + line) * p.map[2] + column) * p.channels;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS) group_apply8_kernel(zoe_cuda_group_norm p, int lanes, const float *affine) {
+    int channel = threadIdx.x % lanes * 8, lines = blockDim.x / lanes;
+    float mean[8], factor[8], shift[8];
+    load8(mean, affine + channel), load8(factor, affine + p.channels + channel),
+        load8(shift, affine + 2 * p.channels + channel);
+    for (int64_t row = (int64_t)blockIdx.x * lines + threadIdx.x / lanes; row < p.rows; row += (int64_t)gridDim.x * lines) {
+        float x[8], times[8], plus[8];
+        load8(x, (const T *)p.x + row * p.channels + channel);
+        if (p.scale) {
+            int64_t cell = cell_of(p, (int)row) + channel;
+            load8(times, (const T *)p.scale + cell), load8(plus, (const T *)p.shift + cell);
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            float y = (x[i] - mean[i]) * factor[i] + shift[i];
+            x[i] = activation(p.scale ? y * times[i] + plus[i] : y, p.act);
+        }
+        store8((T *)p.y + row * p.channels + channel, x);
+    }
+}
+
+static bool in_eights(const zoe_cuda_group_norm *p, const float *affine) {
+    return (p->type == ZOE_F32 || p->type == ZOE_BF16) && p->channels % 8 == 0 && p->channels <= 8 * THREADS &&
+           p->rows <= INT32_MAX && aligned16(p->x) && aligned16(p->y) && aligned16(p->scale) && aligned16(p->shift) &&
+           aligned16(affine);
+}
+
+template <typename T>
+static cudaError_t launch_in_eights(const zoe_cuda_group_norm *p, double *sums, float *affine, cudaStream_t stream) {
+    int lanes = p->channels / 8, lines = THREADS / lanes, threads = lines * lanes;
+    int64_t blocks = (p->rows + lines - 1) / lines;
+    group_sums8_kernel<T><<<PARTS, threads, (size_t)threads * 16 * sizeof *sums, stream>>>(*p, lanes, sums);
+    group_fold_kernel<<<(unsigned)p->groups, THREADS, 0, stream>>>(*p, sums, affine);
+    group_apply8_kernel<T><<<(unsigned)(blocks < 1 << 14 ? blocks : 1 << 14), threads, 0, stream>>>(*p, lanes, affine);
+    return cudaGetLastError();
+}
+
 cudaError_t zoe_cuda_launch_group_norm(const zoe_cuda_group_norm *p, double *sums, float *affine, cudaStream_t stream) {
     int64_t blocks = (p->rows * p->channels + THREADS - 1) / THREADS;
     if (blocks <= 0) return cudaSuccess;
+    if (in_eights(p, affine))
+        return p->type == ZOE_F32 ? launch_in_eights<float>(p, sums, affine, stream)
+                                  : launch_in_eights<bf16>(p, sums, affine, stream);
     dim3 grid(PARTS, (unsigned)((p->channels + 31) / 32));
     group_sums_kernel<<<grid, THREADS, 0, stream>>>(*p, sums);
     group_fold_kernel<<<(unsigned)p->groups, THREADS, 0, stream>>>(*p, sums, affine);
