@@ -27,15 +27,19 @@ static int open_twin(fixture *f) {
     return zoe_model_open_on(f->g.model, f->be, &f->twin);
 }
 
-static void open_fixture(fixture *f, const char *folder) {
-    memset(f, 0, sizeof *f);
-    snprintf(f->g.dump, sizeof f->g.dump, "/tmp/zoe-store-%d.safetensors", (int)getpid());
-    assert_int_equal(zoe_context_create(NULL, &f->g.ctx), ZOE_OK);
+static void open_models(fixture *f, const char *folder) {
     golden_check(&f->g, zoe_model_open(f->g.ctx, folder, NULL, &f->g.model));
     golden_check(&f->g, open_twin(f));
     zoe_request_init(f->twin, &f->request);
     f->request.prompt = "A red ball rolls.";
     f->request.width = 32, f->request.height = 32, f->request.frames = 5, f->request.steps = 2;
+}
+
+static void open_fixture(fixture *f, const char *folder) {
+    memset(f, 0, sizeof *f);
+    snprintf(f->g.dump, sizeof f->g.dump, "/tmp/zoe-store-%d.safetensors", (int)getpid());
+    assert_int_equal(zoe_context_create(NULL, &f->g.ctx), ZOE_OK);
+    open_models(f, folder);
 }
 
 /* A twin that has encoded no prompt yet. */
@@ -258,6 +262,38 @@ static void memory_that_is_refused(void **state) {
     close_fixture(&f);
 }
 
+/* Every so many-th allocation on the host fails, the loader's among them. */
+static void allocations_that_fail(void **state) {
+    (void)state;
+    fixture f;
+    test_memory memory;
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT];
+    const long many = 1000000000, tries = 60;
+    memset(&f, 0, sizeof f);
+    f.g.ctx = test_context(&memory);
+    open_models(&f, TWO_EXPERTS);
+    spread(budgets, 1, 1);
+    f.request.steps = 1;
+    atomic_store(&memory.until_fail, many);
+    golden_check(&f.g, zoe_generate_counted(f.twin, &f.request, budgets, NULL, use));
+    long count = many - atomic_load(&memory.until_fail), stride = count / tries + 1;
+    for (long n = 0; n < count; n += stride) {
+        atomic_store(&memory.until_fail, -1);
+        renew_twin(&f);
+        atomic_store(&memory.until_fail, n);
+        int status = zoe_generate_counted(f.twin, &f.request, budgets, NULL, use);
+        if (status != ZOE_ERR_NOMEM && n + 2 * stride < count)
+            fail_msg("allocation %ld of %ld: status %d: %s", n, count, status, zoe_context_error(f.g.ctx));
+        nothing_is_left(&f);
+    }
+    atomic_store(&memory.until_fail, -1);
+    golden_check(&f.g, zoe_generate_counted(f.twin, &f.request, budgets, NULL, use));
+    zoe_model_close(f.twin);
+    zoe_model_close(f.g.model);
+    test_context_free(&memory, f.g.ctx);
+}
+
 static ssize_t broken_read(int fd, void *to, size_t bytes, off_t at) {
     if (at > 1000000) {
         errno = EIO;
@@ -354,6 +390,7 @@ int main(void) {
         cmocka_unit_test(plan_is_what_the_device_takes), cmocka_unit_test(memory_that_is_refused),
         cmocka_unit_test(disks_that_fail_or_are_slow),   cmocka_unit_test(files_that_are_cut_off),
         cmocka_unit_test(budgets_that_change),           cmocka_unit_test(prompts_that_come_again),
+        cmocka_unit_test(allocations_that_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

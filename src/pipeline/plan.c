@@ -11,7 +11,7 @@
 #define ENCODER_FRAMES 50
 #define ENCODER_BYTES  (24 << 20)
 
-/* Host memory left to the system and to other programs where no --ram is given. */
+/* Host memory left to the system and to other programs where no --ram is given; a quarter of what is little. */
 #define HOST_MARGIN ((int64_t)2 << 30)
 
 /* Rates of an H100: bf16 products and attention, memory, copies from page-locked memory; and of a fast disk. */
@@ -55,8 +55,9 @@ int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase) {
 
 zoe_limits zoe_limits_of(const zoe_backend *be, int64_t ram) {
     zoe_limits limits = {.host = ram, .device = be->device_budget};
-    int64_t available = zoe_available_bytes() + zoe_resident_bytes() - HOST_MARGIN;
-    if (!limits.host && !be->ops->host_memory && available > 0) limits.host = available;
+    int64_t available = zoe_available_bytes() + zoe_resident_bytes(), margin = available / 4;
+    if (margin > HOST_MARGIN) margin = HOST_MARGIN;
+    if (!limits.host && !be->ops->host_memory && available > 0) limits.host = available - margin;
     return limits;
 }
 

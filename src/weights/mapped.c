@@ -97,7 +97,6 @@ static void prefetch(const zoe_weights *weights, int index) {
 
 int zoe_mapped_acquire(zoe_weights *weights, int index) {
     zoe_unit *u = &weights->units[index];
-    if (weights->ckpt) ZOE_TRY(zoe_checkpoint_intact(weights->ckpt));
     if (!u->loaded) ZOE_TRY(load(weights, u));
     if (weights->ring_count && weights->ckpt && weights->be->ops->computes) prefetch(weights, index);
     return ZOE_OK;

@@ -33,6 +33,7 @@ typedef struct zoe_unit {
     int64_t in_file;     /* bytes that are read for it */
     int64_t bytes; /* of the backend's memory: of the blob and of what is used where it is mapped; tables do not count */
     bool block;    /* one of a sequence */
+    bool maps;     /* some of it is used where the file is mapped */
     int users;     /* acquisitions not yet released */
     zoe_tier tier;
     void *memory; /* of the backend, while the blob is there */

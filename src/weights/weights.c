@@ -200,11 +200,13 @@ static void measure_units(zoe_weights *weights) {
     for (int i = 0; i < weights->unit_count; i++) {
         zoe_unit *u = &weights->units[i];
         u->bytes = u->in_file = 0;
+        u->maps = false;
         u->blob = 0;
         for (size_t k = u->first; k < u->first + u->count; k++) {
             zoe_item *it = &weights->items[k];
             it->form = zoe_item_form(weights, it);
             it->mapped = usable_in_place(weights, it);
+            u->maps = u->maps || it->mapped;
             if (it->mapped && it->kind != ZOE_SLOT_TABLE) u->bytes += zoe_item_bytes(it);
             if (it->mapped) continue;
             if (it->entry) u->in_file += (int64_t)zoe_item_span(it, zoe_item_count(it));
@@ -235,6 +237,7 @@ void zoe_weights_release(zoe_weights *weights, int index) {
 int zoe_weights_acquire(zoe_weights *weights, int index) {
     zoe_unit *u = &weights->units[index];
     bool mapped = weights->be->ops->host_memory;
+    if (weights->ckpt && (mapped || u->maps)) ZOE_TRY(zoe_checkpoint_intact(weights->ckpt));
     if (!weights->placed) zoe_units_place(weights);
     zoe_units_note_least(weights, index);
     u->users++;

@@ -17,6 +17,14 @@ expect 1 'the smallest budget that works is [0-9.]+ MiB' generate "${small[@]}" 
 least=$(sed -nE 's/.*budget that works is ([0-9]+)\..*/\1/p' err)
 expect 0 '^x.mp4' generate "${small[@]}" --ram $((least + 2))M -o x.mp4
 rm -f x.mp4
+
+# A device is planned without one being there.
+run plan "${small[@]}" --device cuda --vram 2G
+[ "$status" = 0 ] || fail "plan of a device: $(cat err)"
+grep -qE '^Device memory at most [0-9.]+ MiB' out || fail "the plan lacks the device: $(cat out)"
+expect 1 '--vram: 512.00 MiB is not enough; the smallest budget that works is [0-9.]+ MiB' \
+    plan "${small[@]}" --device cuda --vram 512M
+expect 2 'expected cuda or cuda:N' plan "${small[@]}" --device cuda:x
 expect 2 '4n\+1' plan "${small[@]}" --frames 6
 expect 2 '--prompt TEXT' plan --model "$case_dir/model"
 no_files '*.mp4'
