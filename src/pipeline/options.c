@@ -252,11 +252,12 @@ int zoe_option_get(zoe_context *ctx, const zoe_option *option, const void *sourc
     case ZOE_OPTION_REAL:
         real_text(number, sizeof number, *(const double *)field);
         break;
-    case ZOE_OPTION_BYTES: /* 0 is "not set", and nothing that zoe_option_set() takes */
+    case ZOE_OPTION_BYTES: /* 0 is "not set", and nothing that zoe_option_set() takes; so it is for sizes */
         if (*(const int64_t *)field == 0) return ZOE_OK;
         snprintf(number, sizeof number, "%" PRId64, *(const int64_t *)field);
         break;
     case ZOE_OPTION_SIZE:
+        if (*(const int32_t *)field == 0) return ZOE_OK;
         snprintf(number, sizeof number, "%" PRId32 "x%" PRId32, ((const int32_t *)field)[0], ((const int32_t *)field)[1]);
         break;
     }
