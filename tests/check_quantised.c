@@ -71,7 +71,7 @@ static float largest(const double *x, int64_t n) {
 
 static void put_four_bits(const reference *r, int64_t i, int code) {
     uint8_t *byte = (uint8_t *)r->t.data + i / 2;
-    *byte = (uint8_t)(i % 2 ? (*byte & 15) | code << 4 : (*byte & 240) | (code & 15));
+    *byte = (uint8_t)(i % 2 ? (*byte & 15) | (code & 15) << 4 : (*byte & 240) | (code & 15));
 }
 
 static float divided(double x, float scale) {

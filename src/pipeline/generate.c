@@ -452,7 +452,7 @@ int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *resul
     zoe_phase_use use[ZOE_PHASE_COUNT];
     zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
     zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
-    zoe_plan plan;
+    zoe_plan plan = {.base = zoe_plan_base(model->be)};
     if (result) *result = (zoe_result){0};
     if (model->settings.plan_only)
         return zoe_fail(model->ctx, ZOE_ERR_ARGUMENT, "this model was opened to plan, with plan_only");

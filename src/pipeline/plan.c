@@ -28,14 +28,16 @@ int64_t zoe_plan_base(const zoe_backend *be) {
     return now + ZOE_DEVICE_LATE > ZOE_DEVICE_HOST ? now + ZOE_DEVICE_LATE : ZOE_DEVICE_HOST;
 }
 
-int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, zoe_plan *out) {
+/* Planning itself makes the process larger, so plans of one request share the `base` of the first. */
+static int make_plan(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, int64_t base,
+                     zoe_plan *out) {
     zoe_request quiet = *request;
     zoe_model *twin = NULL;
     zoe_backend *be = NULL;
     quiet.output = quiet.dump = NULL;
     quiet.progress = NULL;
     quiet.frame = NULL;
-    *out = (zoe_plan){.device = !model->be->ops->host_memory, .base = zoe_plan_base(model->be)};
+    *out = (zoe_plan){.device = !model->be->ops->host_memory, .base = base};
     ZOE_TRY(zoe_plan_backend_like(model->be, &be));
     int status = zoe_model_open_on(model, be, &twin);
     if (status == ZOE_OK) status = zoe_generate_counted(twin, &quiet, budgets, &out->shape, out->phases);
@@ -43,6 +45,10 @@ int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_
     if (request->output)
         out->output = ENCODER_BYTES + (int64_t)out->shape.width * out->shape.height * 3 / 2 * ENCODER_FRAMES;
     return status;
+}
+
+int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, zoe_plan *out) {
+    return make_plan(model, request, budgets, zoe_plan_base(model->be), out);
 }
 
 int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase) {
@@ -116,7 +122,7 @@ int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, z
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         int64_t host, device;
         for (int j = 0; j < ZOE_PHASE_COUNT; j++) budgets[j] = (zoe_phase_budget){.parts = parts[i]};
-        ZOE_TRY(zoe_plan_make(model, request, budgets, plan));
+        ZOE_TRY(make_plan(model, request, budgets, plan->base, plan));
         least_of(plan, ZOE_PHASE_DECODE, &host, &device);
         plan->parts = parts[i];
         if ((!limits.host || host <= limits.host) && (!limits.device || device <= limits.device)) break;
@@ -193,13 +199,13 @@ static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
 int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json) {
     zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
     zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
-    zoe_plan plan;
+    zoe_plan plan = {.base = zoe_plan_base(model->be)};
     *json = NULL;
     if (!limits.host && !limits.device) ZOE_TRY(zoe_plan_make(model, request, NULL, &plan));
     if (limits.host || limits.device) {
         ZOE_TRY(zoe_plan_fit(model, request, &plan, budgets));
         int parts = plan.parts;
-        ZOE_TRY(zoe_plan_make(model, request, budgets, &plan));
+        ZOE_TRY(make_plan(model, request, budgets, plan.base, &plan));
         plan.parts = parts;
     }
     json_t *report = json_object();

@@ -53,7 +53,8 @@ int64_t zoe_plan_base(const zoe_backend *be);
 
 /*
  * Plans a request so that it meets the model's limits, with the VAE in as few parts as that takes, and gives the budgets.
- * At least one limit must be there; one that cannot be met is an error that names the smallest that can.
+ * plan->base is what the process held before, by zoe_plan_base(). At least one limit must be there; one that cannot be met
+ * is an error that names the smallest that can.
  */
 int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]);
 
