@@ -1,5 +1,4 @@
 /* zoe bench: times one part of the engine on random data. */
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,6 +51,11 @@ static void print_kinds(const json_t *report) {
                1e3 * json_number_value(json_object_get(report, "gap_seconds")), 1e3 * json_number_value(seconds));
 }
 
+static void print_all(const json_t *report) {
+    print_report(report);
+    print_kinds(report);
+}
+
 static int run(const cli_args *args) {
     zoe_context *context;
     if (!cli_open_context(args, &context)) return CLI_USAGE;
@@ -59,23 +63,11 @@ static int run(const cli_args *args) {
     zoe_bench_settings_init(&settings);
     settings.what = args->operand;
     char *text = NULL;
-    int exit_status = CLI_DONE;
-    if (!cli_apply(args, context, CLI_BENCH, &settings)) {
-        exit_status = CLI_USAGE;
-    } else {
+    int exit_status = CLI_USAGE;
+    if (cli_apply(args, context, CLI_BENCH, &settings)) {
         int status = zoe_bench(context, &settings, &text);
-        if (status != ZOE_OK) {
-            exit_status = cli_failure(context, status);
-        } else if (cli_value(args, "json")) {
-            puts(text);
-        } else {
-            json_t *report = json_loads(text, 0, NULL);
-            print_report(report);
-            print_kinds(report);
-            json_decref(report);
-        }
+        exit_status = cli_report(args, context, status, text, print_all);
     }
-    zoe_string_free(context, text);
     zoe_context_free(context);
     return exit_status;
 }

@@ -5,6 +5,7 @@
 #ifndef ZOE_CLI_CLI_H
 #define ZOE_CLI_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 
 #include "zoetrope.h"
@@ -97,6 +98,12 @@ void cli_complain(const char *format, ...) __attribute__((format(printf, 1, 2)))
 
 /* Tells a failed call's error text; returns the exit status that belongs to it. */
 int cli_failure(const zoe_context *context, int status);
+
+/*
+ * Ends a command whose call came back with `status` and a report, which is freed: tells what failed, or shows the report,
+ * as it is for --json and by `print` otherwise. Returns the exit status.
+ */
+int cli_report(const cli_args *args, zoe_context *context, int status, char *text, void (*print)(const json_t *report));
 
 /* Writes "1.5 GiB" into `text`, and returns it. */
 const char *cli_bytes(char text[32], double bytes);

@@ -23,6 +23,21 @@ int cli_failure(const zoe_context *context, int status) {
     return status == ZOE_ERR_ARGUMENT ? CLI_USAGE : CLI_FAILED;
 }
 
+int cli_report(const cli_args *args, zoe_context *context, int status, char *text, void (*print)(const json_t *report)) {
+    int exit_status = CLI_DONE;
+    if (status != ZOE_OK) {
+        exit_status = cli_failure(context, status);
+    } else if (cli_value(args, "json")) {
+        puts(text);
+    } else {
+        json_t *report = json_loads(text, 0, NULL);
+        print(report);
+        json_decref(report);
+    }
+    zoe_string_free(context, text);
+    return exit_status;
+}
+
 static void log_line(void *user, zoe_log_level level, const char *line) {
     (void)user;
     if (level <= ZOE_LOG_WARNING) cli_complain("%s%s", level == ZOE_LOG_WARNING ? "warning: " : "", line);

@@ -26,22 +26,17 @@ static void print_device(const json_t *device) {
     }
 }
 
+static void print_report(const json_t *report) {
+    const json_t *devices = json_object_get(report, "devices");
+    for (size_t i = 0; i < json_array_size(devices); i++) print_device(json_array_get(devices, i));
+}
+
 static int run(const cli_args *args) {
     zoe_context *context;
     if (!cli_open_context(args, &context)) return CLI_USAGE;
     char *text = NULL;
-    int exit_status = CLI_DONE;
     int status = zoe_devices(context, cli_value(args, "measure") != NULL, &text);
-    if (status != ZOE_OK) {
-        exit_status = cli_failure(context, status);
-    } else if (cli_value(args, "json")) {
-        puts(text);
-    } else {
-        json_t *report = json_loads(text, 0, NULL), *devices = json_object_get(report, "devices");
-        for (size_t i = 0; i < json_array_size(devices); i++) print_device(json_array_get(devices, i));
-        json_decref(report);
-    }
-    zoe_string_free(context, text);
+    int exit_status = cli_report(args, context, status, text, print_report);
     zoe_context_free(context);
     return exit_status;
 }

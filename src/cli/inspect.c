@@ -1,5 +1,4 @@
 /* zoe inspect: what a file or model folder holds. */
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -86,28 +85,22 @@ static void print_video(const json_t *report) {
         printf("  %-14s %s\n", name, json_string_value(value));
 }
 
+static void print_report(const json_t *report) {
+    const char *kind = text_of(report, "kind");
+    if (strcmp(kind, "model") == 0)
+        print_model(report);
+    else if (strcmp(kind, "weights") == 0)
+        print_tensors(report);
+    else
+        print_video(report);
+}
+
 static int run(const cli_args *args) {
     zoe_context *context;
     if (!cli_open_context(args, &context)) return CLI_USAGE;
     char *text = NULL;
-    int exit_status = CLI_DONE;
     int status = zoe_inspect(context, args->operand, &text);
-    if (status != ZOE_OK) {
-        exit_status = cli_failure(context, status);
-    } else if (cli_value(args, "json")) {
-        puts(text);
-    } else {
-        json_t *report = json_loads(text, 0, NULL);
-        const char *kind = text_of(report, "kind");
-        if (strcmp(kind, "model") == 0)
-            print_model(report);
-        else if (strcmp(kind, "weights") == 0)
-            print_tensors(report);
-        else
-            print_video(report);
-        json_decref(report);
-    }
-    zoe_string_free(context, text);
+    int exit_status = cli_report(args, context, status, text, print_report);
     zoe_context_free(context);
     return exit_status;
 }

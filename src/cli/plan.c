@@ -62,16 +62,8 @@ static int run(const cli_args *args) {
         int status = cli_job_open(&job);
         if (status == ZOE_OK && !job.request.output) job.request.output = "video.mp4"; /* counts as `generate` would */
         if (status == ZOE_OK) status = zoe_plan_request(job.model, &job.request, &text);
-        if (status != ZOE_OK) exit_status = cli_failure(job.context, status);
+        exit_status = cli_report(args, job.context, status, text, print_table);
     }
-    if (exit_status == CLI_DONE && cli_value(args, "json")) {
-        puts(text);
-    } else if (exit_status == CLI_DONE) {
-        json_t *plan = json_loads(text, 0, NULL);
-        print_table(plan);
-        json_decref(plan);
-    }
-    zoe_string_free(job.context, text);
     cli_job_end(&job);
     return exit_status;
 }

@@ -1,5 +1,4 @@
 /* zoe quantize: a model folder written anew with quantised linear weights. */
-#include <jansson.h>
 #include <stdio.h>
 
 #include "cli.h"
@@ -32,17 +31,8 @@ static int run(const cli_args *args) {
         return CLI_USAGE;
     }
     if (!cli_open_context(args, &context)) return CLI_USAGE;
-    int exit_status = CLI_DONE, status = zoe_quantize(context, model, linear, output, &text);
-    if (status != ZOE_OK) {
-        exit_status = cli_failure(context, status);
-    } else if (cli_value(args, "json")) {
-        puts(text);
-    } else {
-        json_t *report = json_loads(text, 0, NULL);
-        print_report(report);
-        json_decref(report);
-    }
-    zoe_string_free(context, text);
+    int status = zoe_quantize(context, model, linear, output, &text);
+    int exit_status = cli_report(args, context, status, text, print_report);
     zoe_context_free(context);
     return exit_status;
 }
