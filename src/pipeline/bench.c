@@ -300,7 +300,7 @@ static int add_memory(bench *b, int64_t planned_device, int64_t planned_host) {
     } rows[] = {{"planned_device_bytes", planned_device},
                 {"planned_host_bytes", planned_host},
                 {"driver_device_bytes", driver_bytes(b)},
-                {"resident_host_bytes", zoe_resident_bytes()},
+                {"resident_host_bytes", zoe_peak_resident_bytes()},
                 {"weight_peak_bytes", w->peak},
                 {"host_weight_bytes", w->host_held},
                 {"copied_bytes_per_repeat", w->loaded / b->settings->repeats},

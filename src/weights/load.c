@@ -167,7 +167,7 @@ static void *run_thread(void *user) {
         run_piece(loader, &p, scratch, &found);
         pthread_mutex_lock(&loader->lock);
         if (found.culprit && !j->culprit) j->culprit = found.culprit, j->element = found.element, j->error = found.error;
-        if (!found.culprit && p.item->entry) loader->read += p.rows * (int64_t)row_bytes(p.item);
+        if (!found.culprit) loader->read += p.rows * (int64_t)row_bytes(p.item);
         j->pieces--;
         if (finished(j)) pthread_cond_broadcast(&loader->done);
         if (idle(loader)) loader->seconds += zoe_now() - loader->busy_since;
