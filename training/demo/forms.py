@@ -1,9 +1,11 @@
 """Judge the demo model on a device, in several forms of its weights and attention, beside itself unquantised.
 
-    python forms.py --library build/libzoetrope.so [--device cuda] [--count N] FORM ...
+    python forms.py --library build/libzoetrope.so [--device cuda] [--count N] [--size WxH] FORM ...
 
 FORM is DTYPE[:LINEAR[:ATTENTION]], such as f32, bf16, bf16:fp8 or bf16:fp8:sage; the first one is what the others are held
-against. Goes through the library rather than the program, so that a build without FFmpeg will do.
+against: PSNR of the videos, and the relative L2 distance of the latents after each step. Clips of another size than the
+model's own are not judged. Quantised attention is for long sequences: at 256x256 there are enough tokens for it.
+Goes through the library rather than the program, so that a build without FFmpeg will do.
 """
 import argparse
 import ctypes
@@ -65,13 +67,19 @@ class Library:
         self.check(self.calls.zoe_generate(model, block, None))
 
 
-def video_of(path):
-    """float32 [frames, 3, height, width] or as it was dumped, values in 0..1."""
+def read_dump(path, *names):
+    """float32 arrays of a dump; of "video" the values are in 0..1."""
     raw = Path(path).read_bytes()
     size = int.from_bytes(raw[:8], "little")
-    entry = json.loads(raw[8:8 + size])["video"]
-    begin, end = entry["data_offsets"]
-    return np.frombuffer(raw, np.float32, (end - begin) // 4, 8 + size + begin).reshape(entry["shape"])
+    for entry in map(json.loads(raw[8:8 + size]).get, names):
+        begin, end = entry["data_offsets"]
+        yield np.frombuffer(raw, np.float32, (end - begin) // 4, 8 + size + begin).reshape(entry["shape"])
+
+
+def relative(a, b):
+    """Relative L2 distance of each row of a from b's."""
+    a, b = a.reshape(len(a), -1).astype(np.float64), b.reshape(len(b), -1).astype(np.float64)
+    return np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)
 
 
 def frames_of(video):
@@ -88,6 +96,7 @@ def main():
     parser.add_argument("--library", required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--size")
     parser.add_argument("forms", nargs="+")
     options = parser.parse_args()
     library, (scenes, prompts) = Library(options.library), evaluate.cases(options.count)
@@ -95,20 +104,25 @@ def main():
     for number, form in enumerate(options.forms):
         dtype, linear, attention = form.split(":") + ["native", "exact"][form.count(":"):]
         model = library.open(MODEL, device=options.device, dtype=dtype, linear=linear, attention=attention)
-        scores, nearness, seconds = evaluate.Scores(), [], 0
+        scores, nearness, steps, seconds = evaluate.Scores(), [], [], 0
         for i, prompt in enumerate(prompts):
             started = time.time()
-            library.generate(model, prompt=prompt, seed=i, dump=dump)
+            library.generate(model, prompt=prompt, seed=i, dump=dump, **({"size": options.size} if options.size else {}))
             seconds += time.time() - started
-            video = video_of(dump)
+            video, latents = read_dump(dump, "video", "step_latents")
             if number == 0:
-                first.append(video)
-            error = float(np.mean((video.astype(np.float64) - first[i]) ** 2))
+                first.append((video, latents))
+            error = float(np.mean((video.astype(np.float64) - first[i][0]) ** 2))
             nearness.append(-10 * np.log10(max(error, 1e-10)))
-            scores.add(frames_of(video), judging.wanted(scenes, i), prompt)
+            steps.append(relative(latents, first[i][1]))
+            if not options.size:
+                scores.add(frames_of(video), judging.wanted(scenes, i), prompt)
         library.calls.zoe_model_close(model)
         result = {k: v for k, v in scores.report().items() if k != "by motion"}
-        print(f"{form}: PSNR mean {np.mean(nearness):.1f}, least {min(nearness):.1f} dB; {seconds / len(prompts):.2f} s a clip; "
+        far = np.median(np.stack(steps), axis=0)
+        low, middle = np.percentile(nearness, 10), np.median(nearness)
+        print(f"{form}: PSNR median {middle:.1f}, a tenth under {low:.1f}, least {min(nearness):.1f} dB; latents after step 1, half, "
+              f"all: {far[0]:.2e}, {far[len(far) // 2]:.2e}, {far[-1]:.2e}; {seconds / len(prompts):.2f} s a clip; "
               f"{json.dumps(result)}", flush=True)
 
 
