@@ -128,7 +128,7 @@ ZOE_API int zoe_option_get(zoe_context *context, const zoe_option *option, const
 typedef struct zoe_model zoe_model;
 
 typedef struct zoe_model_settings {
-    const char *device; /* "cpu", "cuda" or "cuda:N" */
+    const char *device; /* "auto": the first CUDA device, or the CPU where there is none; "cpu", "cuda" or "cuda:N" */
     const char *dtype;  /* "f32" or "bf16": type of activations; NULL: the device's own choice (cpu: f32) */
     /* "native", "int8", "fp8", "int4" or "nvfp4": what the linear weights are quantised to while loading; NULL: native */
     const char *linear;
@@ -207,6 +207,7 @@ typedef struct zoe_request {
 ZOE_API void zoe_request_init(const zoe_model *model, zoe_request *request);
 
 typedef struct zoe_result {
+    const char *device;            /* what it was computed on: "cpu" or "cuda" */
     int32_t width, height, frames; /* frames: how many were decoded and written, also after an interruption */
     double fps;
     double seconds[ZOE_PHASE_COUNT]; /* spent in each phase */

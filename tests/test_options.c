@@ -282,7 +282,7 @@ static void test_request_json(void **state) {
     s.request.prompt = "A fox";
     assert_ok(ctx, zoe_request_json(ctx, "models/wan", &s.model, &s.request, &json));
     assert_string_equal(json_string_value(json_object_get(json, "prompt")), "A fox");
-    assert_string_equal(json_string_value(json_object_get(json, "device")), "cpu");
+    assert_string_equal(json_string_value(json_object_get(json, "device")), "auto");
     assert_string_equal(json_string_value(json_object_get(json, "seed")), "0");
     assert_null(json_object_get(json, "image"));
     assert_null(json_object_get(json, "vram"));

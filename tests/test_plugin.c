@@ -1,12 +1,14 @@
 /* Backends in shared libraries: what loads, what is refused and in which words; and memory that grows behind the arena. */
 #include "support.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "backend/plugin.h"
+#include "pipeline/model.h"
 
 static zoe_context *ctx;
 
@@ -40,7 +42,7 @@ static void a_matching_one_loads(void **state) {
 
 static void another_version_is_refused(void **state) {
     (void)state;
-    expect_refusal("stranger", ZOE_ERR_UNSUPPORTED, "libzoetrope-stranger.so belongs to another version");
+    expect_refusal("stranger", ZOE_ERR_DEVICE, "libzoetrope-stranger.so belongs to another version");
 }
 
 static void an_absent_one_is_named(void **state) {
@@ -63,6 +65,56 @@ static void a_broken_file_is_an_error(void **state) {
     setenv("ZOE_PLUGIN_DIR", PLUGIN_DIR, 1);
     unlink(path);
     rmdir(dir);
+}
+
+/* ---- what "auto" stands for ---- */
+
+static char warning[512];
+
+static void keep_warning(void *user, zoe_log_level level, const char *line) {
+    (void)user;
+    if (level == ZOE_LOG_WARNING) snprintf(warning, sizeof warning, "%s", line);
+}
+
+/* The device that is found where `plugin` is installed as CUDA's; NULL: nothing is. */
+static const char *found_beside(const char *plugin, const char *asked) {
+    char dir[] = "/tmp/zoe-plugin-XXXXXX", path[64], target[PATH_MAX];
+    const char *device = NULL;
+    zoe_context *own;
+    zoe_context_settings settings;
+    zoe_context_settings_init(&settings);
+    settings.log = keep_warning;
+    warning[0] = 0;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/libzoetrope-cuda.so", dir);
+    snprintf(target, sizeof target, "%s/libzoetrope-%s.so", PLUGIN_DIR, plugin ? plugin : "");
+    if (plugin) assert_int_equal(symlink(target, path), 0);
+    setenv("ZOE_PLUGIN_DIR", dir, 1);
+    assert_int_equal(zoe_context_create(&settings, &own), ZOE_OK);
+    assert_int_equal(zoe_device_find(own, asked, &device), ZOE_OK);
+    assert_string_equal(zoe_context_error(own), "");
+    zoe_context_free(own);
+    setenv("ZOE_PLUGIN_DIR", PLUGIN_DIR, 1);
+    unlink(path);
+    rmdir(dir);
+    return device;
+}
+
+static void auto_is_the_device_that_is_there(void **state) {
+    (void)state;
+    assert_string_equal(found_beside("standin", "auto"), "cuda");
+    assert_string_equal(found_beside("standin", NULL), "cuda");
+    assert_string_equal(found_beside("standin", "cpu"), "cpu");
+    assert_string_equal(found_beside("standin", "cuda:3"), "cuda:3");
+    assert_string_equal(found_beside(NULL, "auto"), "cpu");
+    assert_string_equal(warning, "");
+}
+
+/* An installation that is broken must not make everything slow without a word. */
+static void auto_tells_of_a_plugin_that_cannot_be_used(void **state) {
+    (void)state;
+    assert_string_equal(found_beside("stranger", "auto"), "cpu");
+    if (!strstr(warning, "another version")) fail_msg("%s", warning);
 }
 
 /* ---- the arena ---- */
@@ -100,8 +152,12 @@ static void memory_grows_with_the_stack(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_matching_one_loads),        cmocka_unit_test(another_version_is_refused),
-        cmocka_unit_test(an_absent_one_is_named),      cmocka_unit_test(a_broken_file_is_an_error),
+        cmocka_unit_test(a_matching_one_loads),
+        cmocka_unit_test(another_version_is_refused),
+        cmocka_unit_test(an_absent_one_is_named),
+        cmocka_unit_test(a_broken_file_is_an_error),
+        cmocka_unit_test(auto_is_the_device_that_is_there),
+        cmocka_unit_test(auto_tells_of_a_plugin_that_cannot_be_used),
         cmocka_unit_test(memory_grows_with_the_stack),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -57,8 +57,8 @@ int zoe_plugin_load(zoe_context *ctx, const char *name, const zoe_plugin **out) 
     if (!plugin || plugin->layout != ZOE_PLUGIN_LAYOUT || plugin->backend_size != sizeof(zoe_backend) ||
         plugin->context_size != sizeof(zoe_context)) {
         dlclose(library);
-        return zoe_fail(ctx, ZOE_ERR_UNSUPPORTED,
-                        "libzoetrope-%s.so belongs to another version than %s; install both again", name, zoe_version());
+        return zoe_fail(ctx, ZOE_ERR_DEVICE, "libzoetrope-%s.so belongs to another version than %s; install both again",
+                        name, zoe_version());
     }
     *out = plugin;
     return ZOE_OK;

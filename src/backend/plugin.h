@@ -38,7 +38,8 @@ typedef const zoe_plugin *(*zoe_plugin_entry)(void);
 
 /*
  * Loads libzoetrope-<name>.so from $ZOE_PLUGIN_DIR, from the folder of the running program or library, from
- * ../lib/zoetrope beside it, or from where it was installed. It stays loaded until the process ends.
+ * ../lib/zoetrope beside it, or from where it was installed. It stays loaded until the process ends. ZOE_ERR_UNSUPPORTED:
+ * there is none; ZOE_ERR_DEVICE: there is one that cannot be used.
  */
 int zoe_plugin_load(zoe_context *ctx, const char *name, const zoe_plugin **out);
 

@@ -90,12 +90,13 @@ static int print_record(cli_job *job, int status) {
     for (int phase = 0; phase < ZOE_PHASE_COUNT; phase++)
         json_object_set_new(seconds, zoe_phase_name((zoe_phase)phase), json_real(result->seconds[phase]));
     json_t *record =
-        json_pack("{s:s, s:s, s:s?, s:i, s:i, s:i, s:f, s:o, s:f, s:I, s:I, s:o, s:o}", "status",
+        json_pack("{s:s, s:s, s:s?, s:s?, s:i, s:i, s:i, s:f, s:o, s:f, s:I, s:I, s:o, s:o}", "status",
                   status == ZOE_OK ? "done" : "interrupted", "version", zoe_version(), "output",
-                  result->frames > 0 ? job->request.output : NULL, "width", result->width, "height", result->height,
-                  "frames", result->frames, "fps", result->fps, "seconds", seconds, "seconds_per_step",
-                  result->seconds_per_step, "peak_host_bytes", (json_int_t)result->peak_host_bytes, "peak_device_bytes",
-                  (json_int_t)result->peak_device_bytes, "weights", weights_record(result), "request", request_record(job));
+                  result->frames > 0 ? job->request.output : NULL, "device", result->device, "width", result->width,
+                  "height", result->height, "frames", result->frames, "fps", result->fps, "seconds", seconds,
+                  "seconds_per_step", result->seconds_per_step, "peak_host_bytes", (json_int_t)result->peak_host_bytes,
+                  "peak_device_bytes", (json_int_t)result->peak_device_bytes, "weights", weights_record(result), "request",
+                  request_record(job));
     if (!record || json_dumpf(record, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0) {
         cli_complain("the result record cannot be written");
         json_decref(record);
@@ -114,7 +115,7 @@ static void print_summary(const cli_job *job) {
     for (int phase = 0; phase < ZOE_PHASE_COUNT; phase++)
         if (result->seconds[phase] > 0)
             fprintf(stderr, "  %-8s %8.2f s\n", zoe_phase_name((zoe_phase)phase), result->seconds[phase]);
-    fprintf(stderr, "  %.3f s a step, %s of memory at most\n", result->seconds_per_step,
+    fprintf(stderr, "  %.3f s a step on %s, %s of memory at most\n", result->seconds_per_step, result->device,
             cli_bytes(memory, (double)result->peak_host_bytes));
 }
 

@@ -19,7 +19,7 @@ enum { MAX_REPEATS = 10000 };
 
 void zoe_bench_settings_init(zoe_bench_settings *settings) {
     *settings = (zoe_bench_settings){.what = "linear",
-                                     .device = "cpu",
+                                     .device = "auto",
                                      .dtype = "bf16",
                                      .linear = "native",
                                      .width = 832,
@@ -408,12 +408,14 @@ static int run_part(bench *b) {
                         "what, device, dtype and linear are needed; zoe_bench_settings_init() fills them");
     ZOE_TRY(ZOE_NEW_ARRAY(b->ctx, b->seconds, s->repeats));
     ZOE_TRY(zoe_report_set(b->ctx, b->report, "what", json_string(s->what)));
-    ZOE_TRY(zoe_report_set(b->ctx, b->report, "device", json_string(s->device)));
+    const char *device;
+    ZOE_TRY(zoe_device_find(b->ctx, s->device, &device));
+    ZOE_TRY(zoe_report_set(b->ctx, b->report, "device", json_string(device)));
     b->shape = json_object();
     ZOE_TRY(zoe_report_set(b->ctx, b->report, "shape", b->shape));
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         if (strcmp(s->what, parts[i].name) == 0) {
-            ZOE_TRY(zoe_backend_open(b->ctx, s->device, NULL, s->vram, s->attention, &b->be));
+            ZOE_TRY(zoe_backend_open(b->ctx, device, NULL, s->vram, s->attention, &b->be));
             ZOE_TRY(zoe_offload_parse(b->ctx, s->offload, &b->be->weights.offload));
             ZOE_TRY(parts[i].run(b));
             ZOE_TRY(zoe_report_set(b->ctx, b->report, "peak_device_bytes", json_integer(b->device_peak)));

@@ -399,6 +399,7 @@ static int run_phases(generation *g) {
     ZOE_TRY(check_request(g));
     ZOE_TRY(g->model->family->prepare(g->model->impl, r, &g->run));
     ZOE_TRY(choose_schedule(g));
+    g->result.device = g->run.be->ops->name;
     g->result.width = r->width, g->result.height = r->height, g->result.fps = r->fps;
     ZOE_TRY(open_output(g));
     ZOE_TRY(allocate(g));

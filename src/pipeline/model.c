@@ -35,9 +35,24 @@ void zoe_folder_close(zoe_folder *folder) {
     zoe_config_free(&folder->index);
 }
 
+int zoe_device_find(zoe_context *ctx, const char *asked, const char **out) {
+    const zoe_plugin *plugin;
+    int count = 0;
+    *out = asked ? asked : "auto";
+    if (strcmp(*out, "auto") != 0) return ZOE_OK;
+    *out = "cpu";
+    int status = zoe_plugin_load(ctx, "cuda", &plugin);
+    if (status == ZOE_OK) status = plugin->count(ctx, &count);
+    if (status == ZOE_ERR_NOMEM) return status;
+    if (status < 0 && status != ZOE_ERR_UNSUPPORTED) zoe_log(ctx, ZOE_LOG_WARNING, "%s; using the CPU", ctx->error);
+    if (status < 0) ctx->error[0] = 0;
+    if (count > 0) *out = "cuda";
+    return ZOE_OK;
+}
+
 /* "cuda" or "cuda:N" */
 static bool is_cuda(const char *device) {
-    return device && strncmp(device, "cuda", 4) == 0 && (device[4] == 0 || device[4] == ':');
+    return strncmp(device, "cuda", 4) == 0 && (device[4] == 0 || device[4] == ':');
 }
 
 static int cuda_settings(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, zoe_plugin_settings *out) {
@@ -73,7 +88,7 @@ static int open_device(zoe_context *ctx, const char *device, const char *dtype, 
         return zoe_cpu_backend_create(ctx, 0, out);
     }
     if (is_cuda(device)) return open_cuda(ctx, device, dtype, vram, out);
-    return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "device %s: expected cpu, cuda or cuda:N", device);
+    return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "device %s: expected auto, cpu, cuda or cuda:N", device);
 }
 
 /* Has the attention that `name` says, or closes the backend. */
@@ -96,7 +111,8 @@ static int choose_attention(zoe_backend **be, const char *name) {
 int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, const char *attention,
                      zoe_backend **out) {
     *out = NULL;
-    ZOE_TRY(open_device(ctx, device ? device : "cpu", dtype, vram, out));
+    ZOE_TRY(zoe_device_find(ctx, device, &device));
+    ZOE_TRY(open_device(ctx, device, dtype, vram, out));
     return choose_attention(out, attention);
 }
 
@@ -118,9 +134,11 @@ int zoe_offload_parse(zoe_context *ctx, const char *name, zoe_offload *out) {
 /* The books of a device that may not be there. */
 static int open_planned(zoe_context *ctx, const zoe_model_settings *s, zoe_backend **out) {
     zoe_plugin_settings settings;
+    const char *device;
     *out = NULL;
-    if (!is_cuda(s->device)) return zoe_backend_open(ctx, s->device, s->dtype, s->vram, s->attention, out);
-    ZOE_TRY(cuda_settings(ctx, s->device, s->dtype, s->vram, &settings));
+    ZOE_TRY(zoe_device_find(ctx, s->device, &device));
+    if (!is_cuda(device)) return zoe_backend_open(ctx, device, s->dtype, s->vram, s->attention, out);
+    ZOE_TRY(cuda_settings(ctx, device, s->dtype, s->vram, &settings));
     ZOE_TRY(zoe_plan_backend_create(ctx, settings.dtype, true, out));
     (*out)->device_budget = s->vram;
     return choose_attention(out, s->attention);

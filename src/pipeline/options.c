@@ -68,7 +68,8 @@ static const zoe_option table[] = {
     REQUEST(ZOE_OPTION_CHOICE, vae_tiling, "vae-tiling", "NAME", .choices = "auto|none|exact|reference",
             .help = "How the VAE divides frames to take less memory: not at all, in parts that give the numbers of whole "
                     "frames, or in the reference's blended tiles; default: auto, in as few parts as the budget needs."),
-    MODEL(ZOE_OPTION_TEXT, device, "device", "cpu|cuda[:N]", .help = "What to compute on; default: cpu."),
+    MODEL(ZOE_OPTION_TEXT, device, "device", "auto|cpu|cuda[:N]",
+          .help = "What to compute on; default: auto, the first CUDA device, or the CPU where there is none."),
     MODEL(ZOE_OPTION_CHOICE, dtype, "dtype", "NAME", .choices = "f32|bf16",
           .help = "Type of the activations; default: the device's own choice (cpu: f32)."),
     MODEL(ZOE_OPTION_CHOICE, linear, "linear", "NAME", .choices = "native|int8|fp8|int4|nvfp4",
@@ -104,7 +105,7 @@ const zoe_option *zoe_options(size_t *count) {
 }
 
 void zoe_model_settings_init(zoe_model_settings *settings) {
-    *settings = (zoe_model_settings){.device = "cpu", .linear = "native"};
+    *settings = (zoe_model_settings){.device = "auto", .linear = "native"};
 }
 
 /* The one shape of all complaints about a value. */
