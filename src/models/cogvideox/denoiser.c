@@ -1,29 +1,26 @@
 #include "models/cogvideox/denoiser.h"
 
-#include <math.h>
-
 #include "models/cogvideox/names.h"
+#include "nn/block.h"
 
-/* Rows of the MLP's hidden layer computed at a time. */
-#define FFN_ROWS 4096
-#define QK_EPS   1e-6f
+#define QK_EPS 1e-6f
 
 /* Modulation, norm and weights before attention, and the same before the MLP. */
 typedef struct branch {
     zoe_lin modulation; /* [6 width, time_dim] */
-    zoe_tensor norm_w, norm_b;
+    zoe_lin norm;
 } branch;
 
 typedef struct block {
     branch attention, mlp;
-    zoe_lin q, k, v, o, up, down;
-    zoe_tensor norm_q_w, norm_q_b, norm_k_w, norm_k_b; /* [head_dim] */
+    zoe_projections self; /* norms [head_dim] */
+    zoe_lin up, down;
 } block;
 
 typedef struct ends {
     zoe_lin patch, text, time_1, time_2, ofs_1, ofs_2, modulation, out;
     zoe_tensor positions; /* [1, text_rows + sample tokens, width], learned */
-    zoe_tensor norm_final_w, norm_final_b, norm_out_w, norm_out_b;
+    zoe_lin norm_final, norm_out;
 } ends;
 
 struct zoe_cogvideox_denoiser {
@@ -49,30 +46,30 @@ static const zoe_slot end_slots[] = {
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_2, "time_embedding.linear_2", "S", "S", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, ofs_1, "ofs_embedding.linear_1", "O", "O", 'O'),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, ofs_2, "ofs_embedding.linear_2", "O", "O", 'O'),
-    {"norm_final.weight", offsetof(ends, norm_final_w), ZOE_SLOT_VECTOR, "D", 0},
-    {"norm_final.bias", offsetof(ends, norm_final_b), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm_final.weight", offsetof(ends, norm_final.w), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm_final.bias", offsetof(ends, norm_final.b), ZOE_SLOT_VECTOR, "D", 0},
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, modulation, "norm_out.linear", "2D", "S", 0),
-    {"norm_out.norm.weight", offsetof(ends, norm_out_w), ZOE_SLOT_VECTOR, "D", 0},
-    {"norm_out.norm.bias", offsetof(ends, norm_out_b), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm_out.norm.weight", offsetof(ends, norm_out.w), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm_out.norm.bias", offsetof(ends, norm_out.b), ZOE_SLOT_VECTOR, "D", 0},
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, out, "proj_out", "C", "D", 0),
     {0},
 };
 
 static const zoe_slot block_slots[] = {
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, block, attention.modulation, "norm1.linear", "6D", "S", 0),
-    {"norm1.norm.weight", offsetof(block, attention.norm_w), ZOE_SLOT_VECTOR, "D", 0},
-    {"norm1.norm.bias", offsetof(block, attention.norm_b), ZOE_SLOT_VECTOR, "D", 0},
-    {"attn1.norm_q.weight", offsetof(block, norm_q_w), ZOE_SLOT_VECTOR, "H", 0},
-    {"attn1.norm_q.bias", offsetof(block, norm_q_b), ZOE_SLOT_VECTOR, "H", 0},
-    {"attn1.norm_k.weight", offsetof(block, norm_k_w), ZOE_SLOT_VECTOR, "H", 0},
-    {"attn1.norm_k.bias", offsetof(block, norm_k_b), ZOE_SLOT_VECTOR, "H", 0},
-    ZOE_LIN_SLOTS(block, q, "attn1.to_q", "D", "D", 0),
-    ZOE_LIN_SLOTS(block, k, "attn1.to_k", "D", "D", 0),
-    ZOE_LIN_SLOTS(block, v, "attn1.to_v", "D", "D", 0),
-    ZOE_LIN_SLOTS(block, o, "attn1.to_out.0", "D", "D", 0),
+    {"norm1.norm.weight", offsetof(block, attention.norm.w), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm1.norm.bias", offsetof(block, attention.norm.b), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn1.norm_q.weight", offsetof(block, self.norm_q.w), ZOE_SLOT_VECTOR, "H", 0},
+    {"attn1.norm_q.bias", offsetof(block, self.norm_q.b), ZOE_SLOT_VECTOR, "H", 0},
+    {"attn1.norm_k.weight", offsetof(block, self.norm_k.w), ZOE_SLOT_VECTOR, "H", 0},
+    {"attn1.norm_k.bias", offsetof(block, self.norm_k.b), ZOE_SLOT_VECTOR, "H", 0},
+    ZOE_LIN_SLOTS(block, self.q, "attn1.to_q", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, self.k, "attn1.to_k", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, self.v, "attn1.to_v", "D", "D", 0),
+    ZOE_LIN_SLOTS(block, self.o, "attn1.to_out.0", "D", "D", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, block, mlp.modulation, "norm2.linear", "6D", "S", 0),
-    {"norm2.norm.weight", offsetof(block, mlp.norm_w), ZOE_SLOT_VECTOR, "D", 0},
-    {"norm2.norm.bias", offsetof(block, mlp.norm_b), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm2.norm.weight", offsetof(block, mlp.norm.w), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm2.norm.bias", offsetof(block, mlp.norm.b), ZOE_SLOT_VECTOR, "D", 0},
     ZOE_LIN_SLOTS(block, up, "ff.net.0.proj", "4D", "D", 0),
     ZOE_LIN_SLOTS(block, down, "ff.net.2", "D", "4D", 0),
     {0},
@@ -268,34 +265,26 @@ static int modulate(zoe_cogvideox_denoiser *d, const branch *b, const zoe_tensor
     return zoe_nn_linear(d->be, &flat, time, &b->modulation, ZOE_ACT_NONE);
 }
 
-static int norm_modulate(zoe_cogvideox_denoiser *d, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *weight,
-                         const zoe_tensor *bias, const zoe_tensor *rows, const zoe_tensor *kind) {
-    zoe_tensor shift = chunk(rows, 0), scale = chunk(rows, 1);
-    return zoe_op_norm(d->be, y, x,
-                       &(zoe_norm){.kind = ZOE_NORM_LAYER,
-                                   .eps = (float)d->config.eps,
-                                   .weight = weight,
-                                   .bias = bias,
-                                   .scale = &scale,
-                                   .shift = &shift,
-                                   .row_group = kind});
+/* Norm with weight and bias `affine`, then modulation by the kind of each token. */
+static zoe_norm layer_norm(const zoe_cogvideox_denoiser *d, const zoe_lin *affine, const zoe_tensor *shift,
+                           const zoe_tensor *scale, const zoe_tensor *kind) {
+    return (zoe_norm){.kind = ZOE_NORM_LAYER,
+                      .eps = (float)d->config.eps,
+                      .weight = &affine->w,
+                      .bias = &affine->b,
+                      .scale = scale,
+                      .shift = shift,
+                      .row_group = kind};
 }
 
 /* x [tokens, width] += gate * out(attention over all tokens) */
 static int attention(zoe_cogvideox_denoiser *d, const block *b, const zoe_cogvideox_grid *grid, const zoe_tensor *time,
                      zoe_tensor *x) {
-    zoe_backend *be = d->be;
     const zoe_cogvideox_config *c = &d->config;
-    zoe_tensor rows, n, q, k, v;
+    zoe_tensor rows;
     ZOE_TRY(modulate(d, &b->attention, time, &rows));
-    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(ZOE_NEW(be, &q, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(ZOE_NEW(be, &k, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(ZOE_NEW(be, &v, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(norm_modulate(d, &n, x, &b->attention.norm_w, &b->attention.norm_b, &rows, &grid->kind));
-    ZOE_TRY(zoe_nn_linear(be, &q, &n, &b->q, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_linear(be, &k, &n, &b->k, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_linear(be, &v, &n, &b->v, ZOE_ACT_NONE));
+    zoe_tensor shift = chunk(&rows, 0), scale = chunk(&rows, 1), gate = chunk(&rows, 2);
+    zoe_norm norm = layer_norm(d, &b->attention.norm, &shift, &scale, &grid->kind);
     zoe_qk qk = {.heads = c->heads,
                  .normalise = true,
                  .per_head = true,
@@ -303,35 +292,17 @@ static int attention(zoe_cogvideox_denoiser *d, const block *b, const zoe_cogvid
                  .eps = QK_EPS,
                  .cos = c->rotary ? &grid->cos : NULL,
                  .sin = c->rotary ? &grid->sin : NULL};
-    qk.weight = &b->norm_q_w, qk.bias = &b->norm_q_b;
-    ZOE_TRY(zoe_op_qk_prepare(be, &q, &q, &qk));
-    qk.weight = &b->norm_k_w, qk.bias = &b->norm_k_b;
-    ZOE_TRY(zoe_op_qk_prepare(be, &k, &k, &qk));
-    zoe_tensor yh = zoe_view_heads(&n, c->heads), qh = zoe_view_heads(&q, c->heads), gate = chunk(&rows, 2);
-    zoe_tensor kh = zoe_view_heads(&k, c->heads), vh = zoe_view_heads(&v, c->heads);
-    ZOE_TRY(zoe_op_attention(be, &yh, &qh, &kh, &vh, &(zoe_attention){.scale = 1 / sqrtf((float)c->head_dim)}));
-    return zoe_nn_linear_add(be, x, &n, &b->o, x, &gate, &grid->kind);
+    return zoe_nn_self_attention(d->be, x, &norm, &b->self, &qk, &gate);
 }
 
-/* x [tokens, width] += gate * down(gelu(up(norm(x)))), some rows at a time */
+/* x [tokens, width] += gate * down(gelu(up(norm(x)))) */
 static int feed_forward(zoe_cogvideox_denoiser *d, const block *b, const zoe_cogvideox_grid *grid, const zoe_tensor *time,
                         zoe_tensor *x) {
-    zoe_backend *be = d->be;
-    int64_t tokens = grid->tokens, most = tokens < FFN_ROWS ? tokens : FFN_ROWS;
-    zoe_tensor rows, n, hidden;
+    zoe_tensor rows;
     ZOE_TRY(modulate(d, &b->mlp, time, &rows));
-    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, most, d->width));
-    ZOE_TRY(ZOE_NEW(be, &hidden, be->dtype, most, 4 * d->width));
-    zoe_tensor gate = chunk(&rows, 2);
-    for (int64_t start = 0; start < tokens; start += most) {
-        int64_t count = tokens - start < most ? tokens - start : most;
-        zoe_tensor part = zoe_view_slice(x, 0, start, count), kind = zoe_view_slice(&grid->kind, 0, start, count);
-        zoe_tensor np = zoe_view_slice(&n, 0, 0, count), hp = zoe_view_slice(&hidden, 0, 0, count);
-        ZOE_TRY(norm_modulate(d, &np, &part, &b->mlp.norm_w, &b->mlp.norm_b, &rows, &kind));
-        ZOE_TRY(zoe_nn_linear(be, &hp, &np, &b->up, ZOE_ACT_GELU_TANH));
-        ZOE_TRY(zoe_nn_linear_add(be, &part, &hp, &b->down, &part, &gate, &kind));
-    }
-    return ZOE_OK;
+    zoe_tensor shift = chunk(&rows, 0), scale = chunk(&rows, 1), gate = chunk(&rows, 2);
+    zoe_norm norm = layer_norm(d, &b->mlp.norm, &shift, &scale, &grid->kind);
+    return zoe_nn_mlp(d->be, x, &norm, &b->up, &b->down, &gate);
 }
 
 static int run_block(zoe_cogvideox_denoiser *d, int layer, const zoe_cogvideox_grid *grid, const zoe_tensor *time,
@@ -425,9 +396,11 @@ static int project_out(zoe_cogvideox_denoiser *d, const zoe_cogvideox_grid *grid
     ZOE_TRY(ZOE_NEW(be, &out, be->dtype, grid->video, c->out_channels * frames * c->patch * c->patch));
     zoe_tensor flat = ZOE_VIEW(&rows, 1, 2 * d->width);
     ZOE_TRY(zoe_nn_linear(be, &flat, time, &d->ends.modulation, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_norm(be, &n, &video, ZOE_NORM_LAYER, (float)c->eps, &d->ends.norm_final_w, &d->ends.norm_final_b,
-                        ZOE_ACT_NONE));
-    ZOE_TRY(norm_modulate(d, &n, &n, &d->ends.norm_out_w, &d->ends.norm_out_b, &rows, NULL));
+    zoe_tensor shift = chunk(&rows, 0), scale = chunk(&rows, 1);
+    zoe_norm final = layer_norm(d, &d->ends.norm_final, NULL, NULL, NULL);
+    zoe_norm last = layer_norm(d, &d->ends.norm_out, &shift, &scale, NULL);
+    ZOE_TRY(zoe_op_norm(be, &n, &video, &final));
+    ZOE_TRY(zoe_op_norm(be, &n, &n, &last));
     ZOE_TRY(zoe_nn_linear(be, &out, &n, &d->ends.out, ZOE_ACT_NONE));
     for (int64_t frame = 0; frame < frames; frame++) {
         zoe_tensor from = patch_frame(c, &out, grid, c->out_channels, frame), to = as_patches(c, v, frame);

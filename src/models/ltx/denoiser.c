@@ -4,19 +4,13 @@
 #include <string.h>
 
 #include "models/ltx/names.h"
+#include "nn/block.h"
 
-/* Rows of the MLP's hidden layer computed at a time. */
-#define FFN_ROWS 4096
 #define FREQ_DIM 256
 #define QK_EPS   1e-5f
 
-typedef struct attention {
-    zoe_lin q, k, v, o;
-    zoe_tensor norm_q, norm_k;
-} attention;
-
 typedef struct block {
-    attention self, cross;
+    zoe_projections self, cross;
     zoe_lin up, down;
     zoe_tensor table; /* [6, width] */
 } block;
@@ -50,14 +44,14 @@ static const zoe_slot end_slots[] = {
 
 static const zoe_slot block_slots[] = {
     {"scale_shift_table", offsetof(block, table), ZOE_SLOT_VECTOR, "6 D", 0},
-    {"attn1.norm_q.weight", offsetof(block, self.norm_q), ZOE_SLOT_VECTOR, "D", 0},
-    {"attn1.norm_k.weight", offsetof(block, self.norm_k), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn1.norm_q.weight", offsetof(block, self.norm_q.w), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn1.norm_k.weight", offsetof(block, self.norm_k.w), ZOE_SLOT_VECTOR, "D", 0},
     ZOE_LIN_SLOTS(block, self.q, "attn1.to_q", "D", "D", 0),
     ZOE_LIN_SLOTS(block, self.k, "attn1.to_k", "D", "D", 0),
     ZOE_LIN_SLOTS(block, self.v, "attn1.to_v", "D", "D", 0),
     ZOE_LIN_SLOTS(block, self.o, "attn1.to_out.0", "D", "D", 0),
-    {"attn2.norm_q.weight", offsetof(block, cross.norm_q), ZOE_SLOT_VECTOR, "D", 0},
-    {"attn2.norm_k.weight", offsetof(block, cross.norm_k), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn2.norm_q.weight", offsetof(block, cross.norm_q.w), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn2.norm_k.weight", offsetof(block, cross.norm_k.w), ZOE_SLOT_VECTOR, "D", 0},
     ZOE_LIN_SLOTS(block, cross.q, "attn2.to_q", "D", "D", 0),
     ZOE_LIN_SLOTS(block, cross.k, "attn2.to_k", "D", "D", 0),
     ZOE_LIN_SLOTS(block, cross.v, "attn2.to_v", "D", "D", 0),
@@ -234,15 +228,15 @@ done:
 
 static int block_context(zoe_ltx_denoiser *d, int layer, const zoe_tensor *embedded, zoe_ltx_context *context) {
     zoe_backend *be = d->be;
-    const attention *a = &d->blocks[layer].cross;
+    const zoe_projections *p = &d->blocks[layer].cross;
     zoe_tensor key = zoe_view_slice(&context->keys, 0, layer, 1), value = zoe_view_slice(&context->values, 0, layer, 1);
     key = ZOE_VIEW(&key, embedded->shape[0], d->width);
     value = ZOE_VIEW(&value, embedded->shape[0], d->width);
     int status;
     ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
-    ZOE_TRY_DONE(zoe_nn_linear(be, &key, embedded, &a->k, ZOE_ACT_NONE));
-    ZOE_TRY_DONE(zoe_nn_norm(be, &key, &key, ZOE_NORM_RMS, QK_EPS, &a->norm_k, NULL, ZOE_ACT_NONE));
-    ZOE_TRY_DONE(zoe_nn_linear(be, &value, embedded, &a->v, ZOE_ACT_NONE));
+    ZOE_TRY_DONE(zoe_nn_linear(be, &key, embedded, &p->k, ZOE_ACT_NONE));
+    ZOE_TRY_DONE(zoe_nn_norm(be, &key, &key, ZOE_NORM_RMS, QK_EPS, &p->norm_k.w, NULL, ZOE_ACT_NONE));
+    ZOE_TRY_DONE(zoe_nn_linear(be, &value, embedded, &p->v, ZOE_ACT_NONE));
 done:
     zoe_weights_release(d->weights, layer + 1);
     return status;
@@ -274,14 +268,12 @@ done:
 
 /* The timestep's part of a forward, one row a group of tokens. */
 typedef struct modulation {
-    int groups;
     zoe_tensor embedding; /* [groups, width] f32 */
     zoe_tensor six;       /* [groups, 6, width] f32: projected, before a block adds its table */
-    zoe_tensor row_group; /* [tokens] i32, or rank 0 with one group */
 } modulation;
 
-static const zoe_tensor *row_group(const modulation *m) {
-    return m->row_group.rank ? &m->row_group : NULL;
+static const zoe_tensor *row_group(const zoe_ltx_grid *grid) {
+    return grid->groups.rank ? &grid->groups : NULL;
 }
 
 static int time_modulation(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const double *timesteps, modulation *m) {
@@ -289,7 +281,6 @@ static int time_modulation(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const 
     int64_t groups = grid->levels;
     float rows[ZOE_LTX_LEVELS * FREQ_DIM];
     zoe_tensor sinusoid, hidden, activated;
-    *m = (modulation){.groups = grid->levels, .row_group = grid->groups};
     zoe_timestep_embedding(rows, timesteps, groups, FREQ_DIM);
     ZOE_TRY(ZOE_NEW(be, &m->embedding, ZOE_F32, groups, d->width));
     ZOE_TRY(ZOE_NEW(be, &m->six, ZOE_F32, groups, 6, d->width));
@@ -320,77 +311,51 @@ static zoe_tensor chunk(const zoe_tensor *rows, int j) {
     return view;
 }
 
-/* y = norm(x) * (1 + scale) + shift, with chunks `shift` and shift + 1 of the modulation */
-static int norm_modulate(zoe_ltx_denoiser *d, zoe_norm_kind kind, zoe_tensor *y, const zoe_tensor *x,
-                         const zoe_tensor *rows, int shift_at, const zoe_tensor *groups) {
-    zoe_tensor shift = chunk(rows, shift_at), scale = chunk(rows, shift_at + 1);
-    return zoe_op_norm(
-        d->be, y, x,
-        &(zoe_norm){.kind = kind, .eps = (float)d->config.eps, .scale = &scale, .shift = &shift, .row_group = groups});
+/* norm(x) * (1 + scale) + shift */
+static zoe_norm modulated(const zoe_ltx_denoiser *d, zoe_norm_kind kind, const zoe_tensor *shift, const zoe_tensor *scale,
+                          const zoe_tensor *groups) {
+    return (zoe_norm){.kind = kind, .eps = (float)d->config.eps, .scale = scale, .shift = shift, .row_group = groups};
 }
 
 /* x [tokens, width] += gate * out(attention over all tokens) */
-static int self_attention(zoe_ltx_denoiser *d, const attention *a, const zoe_ltx_grid *grid, const zoe_tensor *rows,
-                          const modulation *m, zoe_tensor *x) {
-    zoe_backend *be = d->be;
-    const zoe_ltx_config *c = &d->config;
-    zoe_tensor n, q, k, v, gate = chunk(rows, 2);
-    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(ZOE_NEW(be, &q, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(ZOE_NEW(be, &k, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(ZOE_NEW(be, &v, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(norm_modulate(d, ZOE_NORM_RMS, &n, x, rows, 0, row_group(m)));
-    ZOE_TRY(zoe_nn_linear(be, &q, &n, &a->q, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_linear(be, &k, &n, &a->k, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_linear(be, &v, &n, &a->v, ZOE_ACT_NONE));
-    zoe_qk qk =
-        {.heads = c->heads, .normalise = true, .kind = ZOE_NORM_RMS, .eps = QK_EPS, .cos = &grid->cos, .sin = &grid->sin};
-    qk.weight = &a->norm_q;
-    ZOE_TRY(zoe_op_qk_prepare(be, &q, &q, &qk));
-    qk.weight = &a->norm_k;
-    ZOE_TRY(zoe_op_qk_prepare(be, &k, &k, &qk));
-    zoe_tensor yh = zoe_view_heads(&n, c->heads), qh = zoe_view_heads(&q, c->heads);
-    zoe_tensor kh = zoe_view_heads(&k, c->heads), vh = zoe_view_heads(&v, c->heads);
-    ZOE_TRY(zoe_op_attention(be, &yh, &qh, &kh, &vh, &(zoe_attention){.scale = 1 / sqrtf((float)c->head_dim)}));
-    return zoe_nn_linear_add(be, x, &n, &a->o, x, &gate, row_group(m));
+static int self_attention(zoe_ltx_denoiser *d, const zoe_projections *p, const zoe_ltx_grid *grid, const zoe_tensor *rows,
+                          zoe_tensor *x) {
+    zoe_tensor shift = chunk(rows, 0), scale = chunk(rows, 1), gate = chunk(rows, 2);
+    zoe_norm norm = modulated(d, ZOE_NORM_RMS, &shift, &scale, row_group(grid));
+    zoe_qk qk = {.heads = d->config.heads,
+                 .normalise = true,
+                 .kind = ZOE_NORM_RMS,
+                 .eps = QK_EPS,
+                 .cos = &grid->cos,
+                 .sin = &grid->sin};
+    return zoe_nn_self_attention(d->be, x, &norm, p, &qk, &gate);
 }
 
 /* x [tokens, width] += out(attention(norm(x q), text)); x itself is not normalised */
 static int cross_attention(zoe_ltx_denoiser *d, int layer, const zoe_ltx_context *context, zoe_tensor *x) {
     zoe_backend *be = d->be;
     const zoe_ltx_config *c = &d->config;
-    const attention *a = &d->blocks[layer].cross;
+    const zoe_projections *p = &d->blocks[layer].cross;
     zoe_tensor q, y, key = zoe_view_slice(&context->keys, 0, layer, 1);
     zoe_tensor value = zoe_view_slice(&context->values, 0, layer, 1);
     key = ZOE_VIEW(&key, context->keys.shape[1], d->width);
     value = ZOE_VIEW(&value, context->keys.shape[1], d->width);
     ZOE_TRY(ZOE_NEW(be, &q, be->dtype, x->shape[0], d->width));
     ZOE_TRY(ZOE_NEW(be, &y, be->dtype, x->shape[0], d->width));
-    ZOE_TRY(zoe_nn_linear(be, &q, x, &a->q, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_norm(be, &q, &q, ZOE_NORM_RMS, QK_EPS, &a->norm_q, NULL, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_linear(be, &q, x, &p->q, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_norm(be, &q, &q, ZOE_NORM_RMS, QK_EPS, &p->norm_q.w, NULL, ZOE_ACT_NONE));
     zoe_tensor yh = zoe_view_heads(&y, c->heads), qh = zoe_view_heads(&q, c->heads);
     zoe_tensor kh = zoe_view_heads(&key, c->heads), vh = zoe_view_heads(&value, c->heads);
     ZOE_TRY(zoe_op_attention(be, &yh, &qh, &kh, &vh, &(zoe_attention){.scale = 1 / sqrtf((float)c->head_dim)}));
-    return zoe_nn_linear_add(be, x, &y, &a->o, x, NULL, NULL);
+    return zoe_nn_linear_add(be, x, &y, &p->o, x, NULL, NULL);
 }
 
-/* x [tokens, width] += gate * down(gelu(up(norm(x)))), some rows at a time */
-static int feed_forward(zoe_ltx_denoiser *d, const block *b, const zoe_tensor *rows, const modulation *m, zoe_tensor *x) {
-    zoe_backend *be = d->be;
-    int64_t tokens = x->shape[0], most = tokens < FFN_ROWS ? tokens : FFN_ROWS;
-    zoe_tensor n, hidden, gate = chunk(rows, 5);
-    ZOE_TRY(ZOE_NEW(be, &n, be->dtype, most, d->width));
-    ZOE_TRY(ZOE_NEW(be, &hidden, be->dtype, most, 4 * d->width));
-    for (int64_t start = 0; start < tokens; start += most) {
-        int64_t count = tokens - start < most ? tokens - start : most;
-        zoe_tensor part = zoe_view_slice(x, 0, start, count), groups;
-        zoe_tensor np = zoe_view_slice(&n, 0, 0, count), hp = zoe_view_slice(&hidden, 0, 0, count);
-        if (row_group(m)) groups = zoe_view_slice(&m->row_group, 0, start, count);
-        ZOE_TRY(norm_modulate(d, ZOE_NORM_RMS, &np, &part, rows, 3, row_group(m) ? &groups : NULL));
-        ZOE_TRY(zoe_nn_linear(be, &hp, &np, &b->up, ZOE_ACT_GELU_TANH));
-        ZOE_TRY(zoe_nn_linear_add(be, &part, &hp, &b->down, &part, &gate, row_group(m) ? &groups : NULL));
-    }
-    return ZOE_OK;
+/* x [tokens, width] += gate * down(gelu(up(norm(x)))) */
+static int feed_forward(zoe_ltx_denoiser *d, const block *b, const zoe_ltx_grid *grid, const zoe_tensor *rows,
+                        zoe_tensor *x) {
+    zoe_tensor shift = chunk(rows, 3), scale = chunk(rows, 4), gate = chunk(rows, 5);
+    zoe_norm norm = modulated(d, ZOE_NORM_RMS, &shift, &scale, row_group(grid));
+    return zoe_nn_mlp(d->be, x, &norm, &b->up, &b->down, &gate);
 }
 
 static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
@@ -401,14 +366,14 @@ static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, c
     zoe_tensor rows;
     int status;
     ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
-    ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 6, d->width));
+    ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, grid->levels, 6, d->width));
     size_t inner = zoe_arena_mark(be);
     ZOE_TRY_DONE(add_table(d, &b->table, &m->six, &rows));
-    ZOE_TRY_DONE(self_attention(d, &b->self, grid, &rows, m, x));
+    ZOE_TRY_DONE(self_attention(d, &b->self, grid, &rows, x));
     zoe_arena_release(be, inner);
     ZOE_TRY_DONE(cross_attention(d, layer, context, x));
     zoe_arena_release(be, inner);
-    ZOE_TRY_DONE(feed_forward(d, b, &rows, m, x));
+    ZOE_TRY_DONE(feed_forward(d, b, grid, &rows, x));
 done:
     zoe_arena_release(be, mark);
     zoe_weights_release(d->weights, layer + 1);
@@ -437,14 +402,16 @@ static int project_in(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_t
 static int project_out(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const modulation *m, const zoe_tensor *x,
                        zoe_tensor *v) {
     zoe_backend *be = d->be;
-    zoe_tensor rows, n, out, groups, base = ZOE_VIEW(&m->embedding, m->groups, 1, d->width);
+    zoe_tensor rows, n, out, groups, base = ZOE_VIEW(&m->embedding, grid->levels, 1, d->width);
     int64_t count = v->shape[0], first = grid->tokens - count;
     zoe_tensor last = zoe_view_slice(x, 0, first, count);
-    ZOE_TRY(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 2, d->width));
+    ZOE_TRY(ZOE_NEW(be, &rows, ZOE_F32, grid->levels, 2, d->width));
     ZOE_TRY(add_table(d, &d->ends.table, &base, &rows));
     ZOE_TRY(ZOE_NEW(be, &n, be->dtype, count, d->width));
-    if (row_group(m)) groups = zoe_view_slice(&m->row_group, 0, first, count);
-    ZOE_TRY(norm_modulate(d, ZOE_NORM_LAYER, &n, &last, &rows, 0, row_group(m) ? &groups : NULL));
+    if (row_group(grid)) groups = zoe_view_slice(&grid->groups, 0, first, count);
+    zoe_tensor shift = chunk(&rows, 0), scale = chunk(&rows, 1);
+    zoe_norm norm = modulated(d, ZOE_NORM_LAYER, &shift, &scale, row_group(grid) ? &groups : NULL);
+    ZOE_TRY(zoe_op_norm(be, &n, &last, &norm));
     ZOE_TRY(ZOE_NEW(be, &out, be->dtype, count, d->config.out_channels));
     ZOE_TRY(zoe_nn_linear(be, &out, &n, &d->ends.out, ZOE_ACT_NONE));
     return zoe_op_copy(be, v, &out);

@@ -3,21 +3,12 @@
 #include <math.h>
 
 #include "models/wan/names.h"
-
-/* Rows of the MLP's hidden layer computed at a time: enough to fill the machine, few enough to stay small. */
-#define FFN_ROWS        4096
-#define FFN_ROWS_DEVICE 16384
-
-typedef struct attention {
-    zoe_lin q, k, v, o;
-    zoe_tensor norm_q, norm_k;
-    zoe_lin image_k, image_v;
-    zoe_tensor norm_image_k;
-} attention;
+#include "nn/block.h"
 
 typedef struct block {
-    attention self, cross;
-    zoe_tensor norm_w, norm_b; /* before cross-attention */
+    zoe_projections self, cross;
+    zoe_lin image_k, image_v, norm_image_k; /* of cross-attention */
+    zoe_lin norm;                           /* before cross-attention */
     zoe_lin up, down;
     zoe_tensor table; /* [1, 6, width] */
 } block;
@@ -67,19 +58,19 @@ static const zoe_slot block_slots[] = {
     ZOE_LIN_SLOTS(block, self.k, "attn1.to_k", "D", "D", 0),
     ZOE_LIN_SLOTS(block, self.v, "attn1.to_v", "D", "D", 0),
     ZOE_LIN_SLOTS(block, self.o, "attn1.to_out.0", "D", "D", 0),
-    {"attn1.norm_q.weight", offsetof(block, self.norm_q), ZOE_SLOT_VECTOR, "D", 0},
-    {"attn1.norm_k.weight", offsetof(block, self.norm_k), ZOE_SLOT_VECTOR, "D", 0},
-    {"norm2.weight", offsetof(block, norm_w), ZOE_SLOT_VECTOR, "D", 0},
-    {"norm2.bias", offsetof(block, norm_b), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn1.norm_q.weight", offsetof(block, self.norm_q.w), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn1.norm_k.weight", offsetof(block, self.norm_k.w), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm2.weight", offsetof(block, norm.w), ZOE_SLOT_VECTOR, "D", 0},
+    {"norm2.bias", offsetof(block, norm.b), ZOE_SLOT_VECTOR, "D", 0},
     ZOE_LIN_SLOTS(block, cross.q, "attn2.to_q", "D", "D", 0),
     ZOE_LIN_SLOTS(block, cross.k, "attn2.to_k", "D", "D", 0),
     ZOE_LIN_SLOTS(block, cross.v, "attn2.to_v", "D", "D", 0),
     ZOE_LIN_SLOTS(block, cross.o, "attn2.to_out.0", "D", "D", 0),
-    {"attn2.norm_q.weight", offsetof(block, cross.norm_q), ZOE_SLOT_VECTOR, "D", 0},
-    {"attn2.norm_k.weight", offsetof(block, cross.norm_k), ZOE_SLOT_VECTOR, "D", 0},
-    ZOE_LIN_SLOTS(block, cross.image_k, "attn2.add_k_proj", "D", "D", 'E'),
-    ZOE_LIN_SLOTS(block, cross.image_v, "attn2.add_v_proj", "D", "D", 'E'),
-    {"attn2.norm_added_k.weight", offsetof(block, cross.norm_image_k), ZOE_SLOT_VECTOR, "D", 'E'},
+    {"attn2.norm_q.weight", offsetof(block, cross.norm_q.w), ZOE_SLOT_VECTOR, "D", 0},
+    {"attn2.norm_k.weight", offsetof(block, cross.norm_k.w), ZOE_SLOT_VECTOR, "D", 0},
+    ZOE_LIN_SLOTS(block, image_k, "attn2.add_k_proj", "D", "D", 'E'),
+    ZOE_LIN_SLOTS(block, image_v, "attn2.add_v_proj", "D", "D", 'E'),
+    {"attn2.norm_added_k.weight", offsetof(block, norm_image_k.w), ZOE_SLOT_VECTOR, "D", 'E'},
     ZOE_LIN_SLOTS(block, up, "ffn.net.0.proj", "F", "D", 0),
     ZOE_LIN_SLOTS(block, down, "ffn.net.2", "D", "F", 0),
     {0},
@@ -207,12 +198,13 @@ static int keys_values(zoe_wan_denoiser *d, const zoe_tensor *x, const zoe_lin *
 
 /* With the block's weights there. */
 static int block_context(zoe_wan_denoiser *d, int layer, zoe_wan_context *c) {
-    const attention *a = &d->blocks[layer].cross;
+    const block *b = &d->blocks[layer];
+    const zoe_projections *p = &b->cross;
     if (layer < c->done) return ZOE_OK;
-    ZOE_TRY(keys_values(d, &c->text, &a->k, &a->v, &a->norm_k, layer, &c->keys, &c->values));
+    ZOE_TRY(keys_values(d, &c->text, &p->k, &p->v, &p->norm_k.w, layer, &c->keys, &c->values));
     if (c->image.rank)
-        ZOE_TRY(
-            keys_values(d, &c->image, &a->image_k, &a->image_v, &a->norm_image_k, layer, &c->image_keys, &c->image_values));
+        ZOE_TRY(keys_values(d, &c->image, &b->image_k, &b->image_v, &b->norm_image_k.w, layer, &c->image_keys,
+                            &c->image_values));
     c->done = layer + 1;
     return ZOE_OK;
 }
@@ -303,49 +295,25 @@ static zoe_tensor chunk(const zoe_tensor *rows, int j) {
     return view;
 }
 
-/* y = norm(x) * (1 + scale) + shift, with chunks `shift` and shift + 1 of the modulation */
-static int norm_modulate(zoe_wan_denoiser *d, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *rows, int shift_at,
-                         const zoe_tensor *groups) {
-    zoe_tensor shift = chunk(rows, shift_at), scale = chunk(rows, shift_at + 1);
-    return zoe_op_norm(d->be, y, x,
-                       &(zoe_norm){.kind = ZOE_NORM_LAYER,
-                                   .eps = (float)d->config.eps,
-                                   .scale = &scale,
-                                   .shift = &shift,
-                                   .row_group = groups});
+/* norm(x) * (1 + scale) + shift */
+static zoe_norm modulated(const zoe_wan_denoiser *d, const zoe_tensor *shift, const zoe_tensor *scale,
+                          const zoe_tensor *groups) {
+    return (
+        zoe_norm){.kind = ZOE_NORM_LAYER, .eps = (float)d->config.eps, .scale = scale, .shift = shift, .row_group = groups};
 }
 
-/* x [tokens, width] += gate * out(attention(rotate(norm(n q)), rotate(norm(n k)), n v)) */
-static int self_attention(zoe_wan_denoiser *d, const block *b, const zoe_wan_grid *grid, const zoe_tensor *rows,
+/* x [tokens, width] += gate * out(attention over all tokens) */
+static int self_attention(zoe_wan_denoiser *d, const zoe_projections *p, const zoe_wan_grid *grid, const zoe_tensor *rows,
                           const modulation *m, zoe_tensor *x) {
-    zoe_backend *be = d->be;
-    const zoe_wan_config *c = &d->config;
-    zoe_tensor n, q, k, v, y, gate = chunk(rows, 2);
-    ZOE_TRY(ZOE_NEW(be, &q, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(ZOE_NEW(be, &k, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(ZOE_NEW(be, &v, be->dtype, grid->tokens, d->width));
-    size_t inner = zoe_arena_mark(be);
-    ZOE_TRY(zoe_new_rows(be, &n, zoe_nn_rows_for(be, &b->self.q), grid->tokens, d->width));
-    ZOE_TRY(norm_modulate(d, &n, x, rows, 0, row_group(m)));
-    ZOE_TRY(zoe_nn_linear(be, &q, &n, &b->self.q, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_linear(be, &k, &n, &b->self.k, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_linear(be, &v, &n, &b->self.v, ZOE_ACT_NONE));
-    zoe_arena_release(be, inner);
-    ZOE_TRY(ZOE_NEW(be, &y, be->dtype, grid->tokens, d->width));
-    zoe_qk qk = {.heads = c->heads,
+    zoe_tensor shift = chunk(rows, 0), scale = chunk(rows, 1), gate = chunk(rows, 2);
+    zoe_norm norm = modulated(d, &shift, &scale, row_group(m));
+    zoe_qk qk = {.heads = d->config.heads,
                  .normalise = true,
                  .kind = ZOE_NORM_RMS,
-                 .eps = (float)c->eps,
+                 .eps = (float)d->config.eps,
                  .cos = &grid->cos,
                  .sin = &grid->sin};
-    qk.weight = &b->self.norm_q;
-    ZOE_TRY(zoe_op_qk_prepare(be, &q, &q, &qk));
-    qk.weight = &b->self.norm_k;
-    ZOE_TRY(zoe_op_qk_prepare(be, &k, &k, &qk));
-    zoe_tensor yh = zoe_view_heads(&y, c->heads), qh = zoe_view_heads(&q, c->heads);
-    zoe_tensor kh = zoe_view_heads(&k, c->heads), vh = zoe_view_heads(&v, c->heads);
-    ZOE_TRY(zoe_op_attention(be, &yh, &qh, &kh, &vh, &(zoe_attention){.scale = 1 / sqrtf((float)c->head_dim)}));
-    return zoe_nn_linear_add(be, x, &y, &b->self.o, x, &gate, row_group(m));
+    return zoe_nn_self_attention(d->be, x, &norm, p, &qk, &gate);
 }
 
 /* y [tokens, width] = attention of q to row `layer` of keys and values [layers, rows, width] */
@@ -370,11 +338,11 @@ static int cross_attention(zoe_wan_denoiser *d, int layer, const zoe_wan_context
     ZOE_TRY(ZOE_NEW(be, &q, be->dtype, tokens, d->width));
     size_t inner = zoe_arena_mark(be);
     ZOE_TRY(zoe_new_rows(be, &n, zoe_nn_rows_for(be, &b->cross.q), tokens, d->width));
-    ZOE_TRY(zoe_nn_norm(be, &n, x, ZOE_NORM_LAYER, (float)d->config.eps, &b->norm_w, &b->norm_b, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_norm(be, &n, x, ZOE_NORM_LAYER, (float)d->config.eps, &b->norm.w, &b->norm.b, ZOE_ACT_NONE));
     ZOE_TRY(zoe_nn_linear(be, &q, &n, &b->cross.q, ZOE_ACT_NONE));
     zoe_arena_release(be, inner);
     ZOE_TRY(ZOE_NEW(be, &y, be->dtype, tokens, d->width));
-    ZOE_TRY(zoe_nn_norm(be, &q, &q, ZOE_NORM_RMS, (float)d->config.eps, &b->cross.norm_q, NULL, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_norm(be, &q, &q, ZOE_NORM_RMS, (float)d->config.eps, &b->cross.norm_q.w, NULL, ZOE_ACT_NONE));
     ZOE_TRY(attend_context(d, layer, &q, &context->keys, &context->values, context->last_repeats, &y));
     if (context->image_keys.rank) {
         ZOE_TRY(ZOE_NEW(be, &image, be->dtype, tokens, d->width));
@@ -384,24 +352,11 @@ static int cross_attention(zoe_wan_denoiser *d, int layer, const zoe_wan_context
     return zoe_nn_linear_add(be, x, &y, &b->cross.o, x, NULL, NULL);
 }
 
-/* x [tokens, width] += gate * down(gelu(up(norm(x)))), some rows at a time */
+/* x [tokens, width] += gate * down(gelu(up(norm(x)))) */
 static int feed_forward(zoe_wan_denoiser *d, const block *b, const zoe_tensor *rows, const modulation *m, zoe_tensor *x) {
-    zoe_backend *be = d->be;
-    int64_t tokens = x->shape[0], most = be->ops->host_memory ? FFN_ROWS : FFN_ROWS_DEVICE;
-    zoe_tensor n, hidden, gate = chunk(rows, 5);
-    if (most > tokens) most = tokens;
-    ZOE_TRY(zoe_new_rows(be, &n, zoe_nn_rows_for(be, &b->up), most, d->width));
-    ZOE_TRY(zoe_new_rows(be, &hidden, zoe_nn_rows_for(be, &b->down), most, d->config.ffn));
-    for (int64_t start = 0; start < tokens; start += most) {
-        int64_t count = tokens - start < most ? tokens - start : most;
-        zoe_tensor part = zoe_view_slice(x, 0, start, count), groups;
-        zoe_tensor np = zoe_view_slice(&n, 0, 0, count), hp = zoe_view_slice(&hidden, 0, 0, count);
-        if (row_group(m)) groups = zoe_view_slice(&m->row_group, 0, start, count);
-        ZOE_TRY(norm_modulate(d, &np, &part, rows, 3, row_group(m) ? &groups : NULL));
-        ZOE_TRY(zoe_nn_linear(be, &hp, &np, &b->up, ZOE_ACT_GELU_TANH));
-        ZOE_TRY(zoe_nn_linear_add(be, &part, &hp, &b->down, &part, &gate, row_group(m) ? &groups : NULL));
-    }
-    return ZOE_OK;
+    zoe_tensor shift = chunk(rows, 3), scale = chunk(rows, 4), gate = chunk(rows, 5);
+    zoe_norm norm = modulated(d, &shift, &scale, row_group(m));
+    return zoe_nn_mlp(d->be, x, &norm, &b->up, &b->down, &gate);
 }
 
 static int run_block(zoe_wan_denoiser *d, int layer, const zoe_wan_grid *grid, zoe_wan_context *context,
@@ -416,7 +371,7 @@ static int run_block(zoe_wan_denoiser *d, int layer, const zoe_wan_grid *grid, z
     ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 6, d->width));
     size_t inner = zoe_arena_mark(be);
     ZOE_TRY_DONE(add_table(d, &b->table, &m->six, &rows));
-    ZOE_TRY_DONE(self_attention(d, b, grid, &rows, m, x));
+    ZOE_TRY_DONE(self_attention(d, &b->self, grid, &rows, m, x));
     zoe_arena_release(be, inner);
     ZOE_TRY_DONE(cross_attention(d, layer, context, x));
     zoe_arena_release(be, inner);
@@ -460,7 +415,9 @@ static int project_out(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const modu
     ZOE_TRY(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 2, d->width));
     ZOE_TRY(add_table(d, &d->ends.table, &temb, &rows));
     ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->tokens, d->width));
-    ZOE_TRY(norm_modulate(d, &n, x, &rows, 0, row_group(m)));
+    zoe_tensor shift = chunk(&rows, 0), scale = chunk(&rows, 1);
+    zoe_norm norm = modulated(d, &shift, &scale, row_group(m));
+    ZOE_TRY(zoe_op_norm(be, &n, x, &norm));
     ZOE_TRY(ZOE_NEW(be, &out, be->dtype, grid->tokens, c->out_channels * c->patch[1] * c->patch[2]));
     ZOE_TRY(zoe_nn_linear(be, &out, &n, &d->ends.out, ZOE_ACT_NONE));
     zoe_tensor from =
