@@ -51,13 +51,6 @@ int zoe_linear_policy_find(zoe_context *ctx, const char *name, zoe_linear_policy
     return ZOE_OK;
 }
 
-int zoe_bench_policy(zoe_context *ctx, const zoe_bench_settings *settings, zoe_linear_policy *out) {
-    ZOE_TRY(zoe_linear_policy_find(ctx, settings->linear, out));
-    if (out->denoiser.dtype == ZOE_DTYPE_COUNT && strcmp(settings->dtype, "f32") == 0)
-        out->denoiser.dtype = out->text.dtype = ZOE_F32;
-    return ZOE_OK;
-}
-
 /* folder/name, freed by zoe_free(); NULL after the failure was recorded. */
 static char *part_path(const zoe_folder *folder, const char *name) {
     char *path = zoe_format(folder->ctx, "%s/%s", folder->path, name);
@@ -110,12 +103,4 @@ int zoe_part_text(const zoe_folder *folder, zoe_backend *be, const zoe_alias *al
 
 int zoe_run_dump(zoe_run *run, const char *name, int rank, const int64_t *shape, const float *data) {
     return run->dump ? zoe_safetensors_add(run->dump, name, ZOE_F32, rank, shape, data) : ZOE_OK;
-}
-
-zoe_tiling zoe_bench_tiling(const zoe_bench_settings *settings) {
-    const char *name = settings->vae_tiling ? settings->vae_tiling : "none";
-    if (strcmp(name, "reference") == 0) return (zoe_tiling){.kind = ZOE_TILING_REFERENCE};
-    if (strcmp(name, "exact") == 0)
-        return (zoe_tiling){.kind = ZOE_TILING_EXACT, .parts = settings->vae_parts, .frames = 1};
-    return (zoe_tiling){0};
 }

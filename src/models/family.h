@@ -63,9 +63,6 @@ typedef struct zoe_bench_task {
     int64_t weight_bytes;
 } zoe_bench_task;
 
-/* How a task that decodes divides frames. */
-zoe_tiling zoe_bench_tiling(const zoe_bench_settings *settings);
-
 typedef struct zoe_family {
     const char *name;
 
@@ -131,9 +128,6 @@ int zoe_part_open(const zoe_folder *folder, const char *name, zoe_config *config
 /* Loads the configuration folder/name. */
 int zoe_part_config(const zoe_folder *folder, const char *name, zoe_config *config);
 int zoe_part_tokenizer(const zoe_folder *folder, const char *name, zoe_tokenizer **tokenizer);
-
-/* The forms of random weights that the settings' dtype and linear ask for. */
-int zoe_bench_policy(zoe_context *ctx, const zoe_bench_settings *settings, zoe_linear_policy *out);
 
 /* Tokenizer and T5 text encoder of a diffusers folder, or of a folder that is both. What was opened before a failure is the
  * caller's to close too. */
