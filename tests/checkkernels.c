@@ -432,6 +432,27 @@ static void conv(checker *c) {
                                          .stride = {1, 1 + i / 4, 1 + i / 4},
                                          .pad = {{2 - i % 3, 0}, {1, 1}, {1, 1}},
                                          .upsample = 1 + i % 2}});
+    for (int i = 0; i < 8; i++) /* channels by thirty-twos, also enlarged, and with edges behind which frames go on */
+        check_conv(c, &(conv_case){.frames = 1 + i % 2,
+                                   .height = 19,
+                                   .width = 11,
+                                   .in = (int64_t[]){32, 64, 96, 64, 32, 64, 128, 64}[i],
+                                   .out = (int64_t[]){40, 192, 3, 136, 96, 48, 128, 192}[i],
+                                   .weight = c->be->dtype,
+                                   .history = i < 4 ? 2 : 0,
+                                   .bias = i % 2,
+                                   .residual = i % 3 > 0,
+                                   .p = {.kernel = {i < 4 ? 3 : 1, 3, 3},
+                                         .pad = {{0, 0}, {i % 2, 1}, {1, i / 2 % 2}},
+                                         .upsample = 1 + i / 4}});
+    check_conv(c, &(conv_case){.frames = 5, /* enough to fill a device with larger blocks */
+                               .height = 64,
+                               .width = 96,
+                               .in = 32,
+                               .out = 2,
+                               .weight = c->be->dtype,
+                               .history = 2,
+                               .p = {.kernel = {3, 1, 3}, .pad = {{0, 0}, {0, 0}, {1, 1}}}});
     check_conv(c, &(conv_case){.frames = 1,
                                .height = 3,
                                .width = 150,

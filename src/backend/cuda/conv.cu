@@ -82,7 +82,8 @@ template <int COLS> __global__ void __launch_bounds__(THREADS) conv_mma_kernel(z
                 *(float2 *)(result + row * (COLS + 4) + n) = make_float2(sum[i][j][2 * half], sum[i][j][2 * half + 1]);
             }
     __syncthreads();
-    conv_write<ROWS, COLS, THREADS>(p, result, frame, row0, column0);
+    conv_write<ROWS, COLS, THREADS, COLS + 4>(p, result, frame, column0, threadIdx.x,
+                                              [&](int row) { return pixel_place(p, row0, row); });
 }
 
 template <int COLS> static cudaError_t launch_mma(const zoe_cuda_convolution *p, cudaStream_t stream) {
@@ -134,7 +135,8 @@ template <typename T> __global__ void __launch_bounds__(256) conv_plain_kernel(z
             if (pixel >= pixels || n >= p.out) continue;
             int64_t to = ((int64_t)frame * pixels + pixel) * p.out + n;
             float v = sum[row][column] + (p.bias ? p.bias[n] : 0);
-            if (p.residual) v += to_float(((const T *)p.residual)[residual_at(p, frame, pixel, n)]);
+            if (p.residual)
+                v += to_float(((const T *)p.residual)[residual_at(p, frame, pixel / p.out_width, pixel % p.out_width, n)]);
             from_float((T *)p.y + to, v);
         }
 }
@@ -158,6 +160,7 @@ static bool fits_mma(const zoe_cuda_convolution *p) {
 
 cudaError_t zoe_cuda_launch_conv(const zoe_cuda_convolution *p, int level, cudaStream_t stream) {
     if (fits_mma(p)) {
+        if (level == 90 && zoe_cuda_conv_in_boxes(p)) return zoe_cuda_launch_conv_boxes(p, stream);
         if (level == 90 && p->out > 32) return zoe_cuda_launch_conv_hopper(p, stream);
         if (p->out <= 32) return launch_mma<32>(p, stream);
         return p->out % 96 == 0 ? launch_mma<96>(p, stream) : launch_mma<128>(p, stream);

@@ -96,30 +96,36 @@ template <int ROWS, int COLS, int PIECES, int THREADS> struct conv_fetcher {
 };
 
 /* Where the residual of an output channel lies. */
-__device__ __forceinline__ int64_t residual_at(const zoe_cuda_convolution &p, int frame, int pixel, int channel) {
-    int line = pixel / p.out_width, column = pixel - line * p.out_width;
+__device__ __forceinline__ int64_t residual_at(const zoe_cuda_convolution &p, int frame, int line, int column,
+                                               int channel) {
     return frame * p.residual_stride[0] + line * p.residual_stride[1] + column * p.residual_stride[2] + channel;
 }
 
-/* Writes sums [ROWS, COLS + 4] from shared memory with bias and residual, in whole pieces where the channels allow it. */
-template <int ROWS, int COLS, int THREADS>
-__device__ __forceinline__ void conv_write(const zoe_cuda_convolution &p, const float *sums, int frame, int row0,
-                                           int column0) {
-    int pixels = p.out_height * p.out_width;
-    for (int index = threadIdx.x; index < ROWS * (COLS / 8); index += THREADS) {
-        int row = index / (COLS / 8), n = index % (COLS / 8) * 8, pixel = row0 + row, channel = column0 + n;
-        if (pixel >= pixels || channel >= p.out) continue;
-        int64_t to = ((int64_t)frame * pixels + pixel) * p.out + channel;
+/*
+ * Writes sums [ROWS, PITCH], COLS of each row, from shared memory with bias and residual, in whole pieces where the
+ * channels allow it. `place` gives a row's column (x) and line (y), which may lie outside the frame; `thread`: of THREADS.
+ */
+template <int ROWS, int COLS, int THREADS, int PITCH, typename PLACE>
+__device__ __forceinline__ void conv_write(const zoe_cuda_convolution &p, const float *sums, int frame, int column0,
+                                           int thread, PLACE place) {
+#pragma unroll 4
+    for (int index = thread; index < ROWS * (COLS / 8); index += THREADS) {
+        int row = index / (COLS / 8), n = index % (COLS / 8) * 8, channel = column0 + n;
+        int2 at = place(row);
+        if (at.x >= p.out_width || at.y >= p.out_height || channel >= p.out) continue;
+        int64_t to = (((int64_t)frame * p.out_height + at.y) * p.out_width + at.x) * p.out + channel;
+        const bf16 *residual = (const bf16 *)p.residual;
+        if (residual) residual += residual_at(p, frame, at.y, at.x, channel);
         float v[8];
-        load8(v, sums + row * (COLS + 4) + n);
+        load8(v, sums + row * PITCH + n);
         if (p.out % 8 == 0) {
             float add[8];
             if (p.bias) {
 #pragma unroll
                 for (int j = 0; j < 8; j++) v[j] += p.bias[channel + j];
             }
-            if (p.residual) {
-                load8(add, (const bf16 *)p.residual + residual_at(p, frame, pixel, channel));
+            if (residual) {
+                load8(add, residual);
 #pragma unroll
                 for (int j = 0; j < 8; j++) v[j] += add[j];
             }
@@ -130,10 +136,16 @@ __device__ __forceinline__ void conv_write(const zoe_cuda_convolution &p, const 
         for (int j = 0; j < 8; j++) {
             if (channel + j >= p.out) continue;
             if (p.bias) v[j] += p.bias[channel + j];
-            if (p.residual) v[j] += to_float(((const bf16 *)p.residual)[residual_at(p, frame, pixel, channel) + j]);
+            if (residual) v[j] += to_float(residual[j]);
             from_float((bf16 *)p.y + to + j, v[j]);
         }
     }
+}
+
+/* Place of a row where rows are the frame's pixels from `row0` on. */
+__device__ __forceinline__ int2 pixel_place(const zoe_cuda_convolution &p, int row0, int row) {
+    int line = (row0 + row) / p.out_width;
+    return make_int2(row0 + row - line * p.out_width, line);
 }
 
 #endif

@@ -74,7 +74,8 @@ __global__ void __launch_bounds__(THREADS) conv_wgmma_kernel(zoe_cuda_convolutio
                     make_float2(sum[i][4 * j + 2 * half], sum[i][4 * j + 2 * half + 1]);
             }
     __syncthreads();
-    conv_write<ROWS, COLS, THREADS>(p, result, frame, row0, column0);
+    conv_write<ROWS, COLS, THREADS, COLS + 4>(p, result, frame, column0, threadIdx.x,
+                                              [&](int row) { return pixel_place(p, row0, row); });
 #endif
 }
 

@@ -155,6 +155,9 @@ typedef struct zoe_cuda_convolution {
 cudaError_t zoe_cuda_launch_conv(const zoe_cuda_convolution *p, int level, cudaStream_t stream);
 /* On wgmma: bf16 with input channels in multiples of eight, on compute capability 9.0 only. */
 cudaError_t zoe_cuda_launch_conv_hopper(const zoe_cuda_convolution *p, cudaStream_t stream);
+/* The same by boxes of pixels, where they fit: the faster way. */
+bool zoe_cuda_conv_in_boxes(const zoe_cuda_convolution *p);
+cudaError_t zoe_cuda_launch_conv_boxes(const zoe_cuda_convolution *p, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

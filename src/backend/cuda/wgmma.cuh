@@ -41,6 +41,23 @@ __device__ __forceinline__ void fence_async() {
 /* d[64, COLS] += a[64, 16] b[COLS, 16]^T, of bf16 tiles in shared memory. */
 template <int COLS> __device__ __forceinline__ void wgmma_bf16(float (&d)[COLS / 2], uint64_t a, uint64_t b);
 
+template <> __device__ __forceinline__ void wgmma_bf16<16>(float (&d)[8], uint64_t a, uint64_t b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7}, "
+                 "%8, %9, 1, 1, 1, 0, 0;"
+                 : ZOE_F8_OPERANDS(d, 0)
+                 : "l"(a), "l"(b));
+}
+
+template <> __device__ __forceinline__ void wgmma_bf16<48>(float (&d)[24], uint64_t a, uint64_t b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23}, "
+                 "%24, %25, 1, 1, 1, 0, 0;"
+                 : ZOE_F8_OPERANDS(d, 0), ZOE_F8_OPERANDS(d, 8), ZOE_F8_OPERANDS(d, 16)
+                 : "l"(a), "l"(b));
+}
+
 template <> __device__ __forceinline__ void wgmma_bf16<96>(float (&d)[48], uint64_t a, uint64_t b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
