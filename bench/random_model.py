@@ -1,8 +1,10 @@
-"""A Wan folder of published shapes with random bf16 weights, to measure memory and speed where the real one is not at hand.
+"""A folder of published shapes with random bf16 weights, to measure memory and speed where the real one is not at hand.
 
-usage: random_model.py OUT [DENOISER [VAE]]     names of folders in tests/data/manifests
-The text encoder has the published width but one small layer, so that the folder stays near the size of its denoiser.
+usage: random_model.py [--whole-text] OUT [DENOISER [VAE]]     names of folders in tests/data/manifests
+The text encoder has the published width but one small layer, so that the folder stays near the size of its denoiser; with
+--whole-text it has the published size (XXL).
 """
+import argparse
 import json
 import pathlib
 import random
@@ -12,8 +14,16 @@ import struct
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-CASE = ROOT / "tests/data/cases/wan21_t2v/model"
+CASES = ROOT / "tests/data/cases"
 MANIFESTS = ROOT / "tests/data/manifests"
+# By the denoiser's class: the case that tokenizer and schedule come from, where its configuration has the text's width, and
+# the entries of the text encoder.
+FAMILIES = {
+    "WanTransformer3DModel": ("wan21_t2v", "text_dim", 256384),
+    "CogVideoXTransformer3DModel": ("cogvideox15_5b", "text_embed_dim", 32128),
+    "LTXVideoTransformer3DModel": ("ltx_t2v", "caption_channels", 32128),
+}
+XXL = {"d_kv": 64, "num_heads": 64, "d_ff": 10240, "num_layers": 24}
 
 
 def block(scale, centre, count=1 << 20):
@@ -66,34 +76,42 @@ def manifest(name):
     return [(full, [int(axis) for axis in row[1].split("x")]) for row in rows for full in expand(row[0])]
 
 
-def text_encoder(out, width):
-    config = json.loads((CASE / "text_encoder/config.json").read_text())
-    config.update(d_model=width, num_layers=1)
-    inner, heads, ffn = config["num_heads"] * config["d_kv"], config["num_heads"], config["d_ff"]
-    at = "encoder.block.0.layer."
+def text_encoder(out, config):
+    width, inner, heads, ffn = config["d_model"], config["num_heads"] * config["d_kv"], config["num_heads"], config["d_ff"]
     tensors = [("shared.weight", [config["vocab_size"], width]), ("encoder.final_layer_norm.weight", [width])]
-    tensors += [(at + "0.SelfAttention.%s.weight" % k, [inner, width]) for k in "qkv"]
-    tensors += [(at + "0.SelfAttention.o.weight", [width, inner]), (at + "0.layer_norm.weight", [width]),
-                (at + "0.SelfAttention.relative_attention_bias.weight", [32, heads]), (at + "1.layer_norm.weight", [width]),
-                (at + "1.DenseReluDense.wi_0.weight", [ffn, width]), (at + "1.DenseReluDense.wi_1.weight", [ffn, width]),
-                (at + "1.DenseReluDense.wo.weight", [width, ffn])]
+    for i in range(config["num_layers"]):
+        at = f"encoder.block.{i}.layer."
+        tensors += [(at + f"0.SelfAttention.{k}.weight", [inner, width]) for k in "qkv"]
+        tensors += [(at + "0.SelfAttention.o.weight", [width, inner]), (at + "0.layer_norm.weight", [width]),
+                    (at + "1.layer_norm.weight", [width]), (at + "1.DenseReluDense.wi_0.weight", [ffn, width]),
+                    (at + "1.DenseReluDense.wi_1.weight", [ffn, width]), (at + "1.DenseReluDense.wo.weight", [width, ffn])]
+        if i == 0 or config["model_type"] == "umt5":
+            tensors += [(at + "0.SelfAttention.relative_attention_bias.weight", [32, heads])]
     write(out / "model.safetensors", tensors)
     (out / "config.json").write_text(json.dumps(config))
 
 
 def main():
-    out = pathlib.Path(sys.argv[1])
-    denoiser = sys.argv[2] if len(sys.argv) > 2 else "wan2.1-t2v-1.3b"
-    vae = sys.argv[3] if len(sys.argv) > 3 else "wan2.1-vae"
-    out.mkdir(parents=True, exist_ok=True)
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--whole-text", action="store_true")
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("denoiser", nargs="?", default="wan2.1-t2v-1.3b")
+    parser.add_argument("vae", nargs="?", default="wan2.1-vae")
+    args = parser.parse_args()
+    denoiser = json.loads((MANIFESTS / args.denoiser / "config.json").read_text())
+    name, width, entries = FAMILIES[denoiser["_class_name"]]
+    case = CASES / name / "model"
+    args.out.mkdir(parents=True, exist_ok=True)
     for part in ("tokenizer", "scheduler"):
-        shutil.copytree(CASE / part, out / part, dirs_exist_ok=True)
-    shutil.copy(CASE / "model_index.json", out)
-    for part, name in (("transformer", denoiser), ("vae", vae)):
-        write(out / part / "diffusion_pytorch_model.safetensors", manifest(name))
-        shutil.copy(MANIFESTS / name / "config.json", out / part)
-    text_encoder(out / "text_encoder", json.loads((MANIFESTS / denoiser / "config.json").read_text())["text_dim"])
-    print(out)
+        shutil.copytree(case / part, args.out / part, dirs_exist_ok=True)
+    shutil.copy(case / "model_index.json", args.out)
+    for part, name in (("transformer", args.denoiser), ("vae", args.vae)):
+        write(args.out / part / "diffusion_pytorch_model.safetensors", manifest(name))
+        shutil.copy(MANIFESTS / name / "config.json", args.out / part)
+    text = json.loads((case / "text_encoder/config.json").read_text())
+    text.update(d_model=denoiser[width], **({"vocab_size": entries, **XXL} if args.whole_text else {"num_layers": 1}))
+    text_encoder(args.out / "text_encoder", text)
+    print(args.out)
 
 
 if __name__ == "__main__":
