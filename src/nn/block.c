@@ -6,6 +6,42 @@
 #define MLP_ROWS        4096
 #define MLP_ROWS_DEVICE 16384
 
+int zoe_nn_modulation(zoe_backend *be, const zoe_time_layers *layers, int64_t sinusoid, int64_t groups,
+                      const double *timesteps, zoe_modulation *m) {
+    int64_t width = layers->first.w.shape[0];
+    zoe_tensor in, hidden, activated;
+    float *rows;
+    ZOE_TRY(ZOE_NEW(be, &m->embedding, ZOE_F32, groups, width));
+    ZOE_TRY(ZOE_NEW(be, &m->six, ZOE_F32, groups, 6, width));
+    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, rows, groups * sinusoid));
+    zoe_timestep_embedding(rows, timesteps, groups, sinusoid);
+    int status = zoe_nn_from_host(be, &in, ZOE_F32, 2, (const int64_t[]){groups, sinusoid}, rows);
+    zoe_free(be->ctx, rows);
+    ZOE_TRY(status);
+    ZOE_TRY(ZOE_NEW(be, &hidden, ZOE_F32, groups, width));
+    ZOE_TRY(ZOE_NEW(be, &activated, ZOE_F32, groups, width));
+    ZOE_TRY(zoe_nn_linear(be, &hidden, &in, &layers->first, ZOE_ACT_SILU));
+    ZOE_TRY(zoe_nn_linear(be, &m->embedding, &hidden, &layers->second, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_op_activate(be, &activated, &m->embedding, NULL, ZOE_ACT_SILU));
+    zoe_tensor six = ZOE_VIEW(&m->six, groups, 6 * width);
+    return zoe_nn_linear(be, &six, &activated, &layers->projection, ZOE_ACT_NONE);
+}
+
+int zoe_nn_add_table(zoe_backend *be, const zoe_tensor *table, const zoe_tensor *base, zoe_tensor *rows) {
+    zoe_tensor t = ZOE_VIEW(table, 1, rows->shape[1], rows->shape[2]), b = *base;
+    t.shape[0] = rows->shape[0], t.stride[0] = 0;
+    if (b.shape[1] == 1) b.shape[1] = rows->shape[1], b.stride[1] = 0;
+    return zoe_op_lincomb(be, rows, 2, (const zoe_tensor *[]){&t, &b}, (float[]){1, 1});
+}
+
+zoe_tensor zoe_nn_chunk(const zoe_tensor *rows, int j) {
+    zoe_tensor view = zoe_view_slice(rows, 1, j, 1);
+    view.rank = 2;
+    view.shape[1] = rows->shape[2];
+    view.stride[1] = 1;
+    return view;
+}
+
 /* y [tokens, width] = prepare(n w), while y is still near the processor */
 static int project(zoe_backend *be, zoe_tensor *y, const zoe_tensor *n, const zoe_lin *lin, const zoe_lin *norm,
                    zoe_qk qk) {

@@ -1,8 +1,32 @@
-/* The two halves of a transformer block that the families' denoisers share: attention among all tokens, and the MLP. */
+/*
+ * What the families' denoisers share: the timestep's part of a forward, and the two halves of a transformer block,
+ * attention among all tokens and the MLP.
+ */
 #ifndef ZOE_NN_BLOCK_H
 #define ZOE_NN_BLOCK_H
 
 #include "nn/nn.h"
+
+/* Layers that the timestep goes through. */
+typedef struct zoe_time_layers {
+    zoe_lin first, second, projection;
+} zoe_time_layers;
+
+/* What becomes of timesteps, one row a group of tokens. */
+typedef struct zoe_modulation {
+    zoe_tensor embedding; /* [groups, width] f32 */
+    zoe_tensor six;       /* [groups, 6, width] f32: projected, before a block adds its table */
+} zoe_modulation;
+
+/* From sinusoids of `sinusoid` channels; on the arena. */
+int zoe_nn_modulation(zoe_backend *be, const zoe_time_layers *layers, int64_t sinusoid, int64_t groups,
+                      const double *timesteps, zoe_modulation *m);
+
+/* rows [groups, n, width] = table [n, width] + base [groups, n or 1, width] */
+int zoe_nn_add_table(zoe_backend *be, const zoe_tensor *table, const zoe_tensor *base, zoe_tensor *rows);
+
+/* Row j of modulation rows [groups, n, width], as [groups, width]. */
+zoe_tensor zoe_nn_chunk(const zoe_tensor *rows, int j);
 
 /* Projections of attention, and the weights and biases of the norms of queries and keys (rank 0: none). */
 typedef struct zoe_projections {

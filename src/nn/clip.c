@@ -88,10 +88,8 @@ static int bind(zoe_clip *clip) {
                            ['R' - 'A'] = zoe_clip_rows(c)};
     ZOE_TRY(zoe_weights_unit(clip->weights));
     ZOE_TRY(zoe_weights_bind(clip->weights, start_slots, dims, &clip->start, "%s", ""));
-    for (int i = 0; i < clip->used; i++) {
-        ZOE_TRY(zoe_weights_block(clip->weights));
-        ZOE_TRY(zoe_weights_bind(clip->weights, block_slots, dims, &clip->blocks[i], "vision_model.encoder.layers.%d.", i));
-    }
+    ZOE_TRY(zoe_weights_bind_blocks(clip->weights, block_slots, dims, clip->blocks, sizeof *clip->blocks, clip->used,
+                                    "vision_model.encoder.layers."));
     return zoe_weights_check(clip->weights);
 }
 

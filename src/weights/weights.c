@@ -102,6 +102,16 @@ int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims
     return ZOE_OK;
 }
 
+int zoe_weights_bind_blocks(zoe_weights *weights, const zoe_slot *slots, const zoe_dims dims, void *targets, size_t size,
+                            int64_t count, const char *prefix) {
+    for (int64_t i = 0; i < count; i++) {
+        ZOE_TRY(zoe_weights_block(weights));
+        ZOE_TRY(
+            zoe_weights_bind(weights, slots, dims, (char *)targets + (size_t)i * size, "%s%lld.", prefix, (long long)i));
+    }
+    return ZOE_OK;
+}
+
 /* ---- checking ---- */
 
 /* Leading axes of one do not count: some files keep a batch axis on single tensors. */

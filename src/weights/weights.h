@@ -80,6 +80,10 @@ int zoe_weights_block(zoe_weights *weights);
 int zoe_weights_bind(zoe_weights *weights, const zoe_slot *slots, const zoe_dims dims, void *target, const char *prefix,
                      ...) __attribute__((format(printf, 5, 6)));
 
+/* A block for each of `count` structs of `size` bytes, number i under names that begin with "<prefix>i.". */
+int zoe_weights_bind_blocks(zoe_weights *weights, const zoe_slot *slots, const zoe_dims dims, void *targets, size_t size,
+                            int64_t count, const char *prefix);
+
 /* Looks every bound slot up; one error names all that are missing or have another shape or dtype. */
 int zoe_weights_check(zoe_weights *weights);
 

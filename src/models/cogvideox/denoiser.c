@@ -98,10 +98,8 @@ static int bind(zoe_cogvideox_denoiser *d) {
                            ['J' - 'A'] = c->patch_time != 0};
     ZOE_TRY(zoe_weights_unit(d->weights));
     ZOE_TRY(zoe_weights_bind(d->weights, end_slots, dims, &d->ends, "%s", ""));
-    for (int i = 0; i < (int)c->layers; i++) {
-        ZOE_TRY(zoe_weights_block(d->weights));
-        ZOE_TRY(zoe_weights_bind(d->weights, block_slots, dims, &d->blocks[i], "transformer_blocks.%d.", i));
-    }
+    ZOE_TRY(zoe_weights_bind_blocks(d->weights, block_slots, dims, d->blocks, sizeof *d->blocks, c->layers,
+                                    "transformer_blocks."));
     return zoe_weights_check(d->weights);
 }
 
@@ -249,15 +247,6 @@ static int embed_time(zoe_cogvideox_denoiser *d, double timestep, zoe_tensor *ti
     return zoe_op_activate(d->be, time, time, NULL, ZOE_ACT_SILU);
 }
 
-/* Row j of modulation rows [kinds, n, width], as [kinds, width]. */
-static zoe_tensor chunk(const zoe_tensor *rows, int j) {
-    zoe_tensor view = zoe_view_slice(rows, 1, j, 1);
-    view.rank = 2;
-    view.shape[1] = rows->shape[2];
-    view.stride[1] = 1;
-    return view;
-}
-
 /* rows [2, 3, width]: shift, scale and gate of video tokens, then of text tokens */
 static int modulate(zoe_cogvideox_denoiser *d, const branch *b, const zoe_tensor *time, zoe_tensor *rows) {
     ZOE_TRY(ZOE_NEW(d->be, rows, ZOE_F32, 2, 3, d->width));
@@ -283,7 +272,7 @@ static int attention(zoe_cogvideox_denoiser *d, const block *b, const zoe_cogvid
     const zoe_cogvideox_config *c = &d->config;
     zoe_tensor rows;
     ZOE_TRY(modulate(d, &b->attention, time, &rows));
-    zoe_tensor shift = chunk(&rows, 0), scale = chunk(&rows, 1), gate = chunk(&rows, 2);
+    zoe_tensor shift = zoe_nn_chunk(&rows, 0), scale = zoe_nn_chunk(&rows, 1), gate = zoe_nn_chunk(&rows, 2);
     zoe_norm norm = layer_norm(d, &b->attention.norm, &shift, &scale, &grid->kind);
     zoe_qk qk = {.heads = c->heads,
                  .normalise = true,
@@ -300,7 +289,7 @@ static int feed_forward(zoe_cogvideox_denoiser *d, const block *b, const zoe_cog
                         zoe_tensor *x) {
     zoe_tensor rows;
     ZOE_TRY(modulate(d, &b->mlp, time, &rows));
-    zoe_tensor shift = chunk(&rows, 0), scale = chunk(&rows, 1), gate = chunk(&rows, 2);
+    zoe_tensor shift = zoe_nn_chunk(&rows, 0), scale = zoe_nn_chunk(&rows, 1), gate = zoe_nn_chunk(&rows, 2);
     zoe_norm norm = layer_norm(d, &b->mlp.norm, &shift, &scale, &grid->kind);
     return zoe_nn_mlp(d->be, x, &norm, &b->up, &b->down, &gate);
 }
@@ -396,7 +385,7 @@ static int project_out(zoe_cogvideox_denoiser *d, const zoe_cogvideox_grid *grid
     ZOE_TRY(ZOE_NEW(be, &out, be->dtype, grid->video, c->out_channels * frames * c->patch * c->patch));
     zoe_tensor flat = ZOE_VIEW(&rows, 1, 2 * d->width);
     ZOE_TRY(zoe_nn_linear(be, &flat, time, &d->ends.modulation, ZOE_ACT_NONE));
-    zoe_tensor shift = chunk(&rows, 0), scale = chunk(&rows, 1);
+    zoe_tensor shift = zoe_nn_chunk(&rows, 0), scale = zoe_nn_chunk(&rows, 1);
     zoe_norm final = layer_norm(d, &d->ends.norm_final, NULL, NULL, NULL);
     zoe_norm last = layer_norm(d, &d->ends.norm_out, &shift, &scale, NULL);
     ZOE_TRY(zoe_op_norm(be, &n, &video, &final));

@@ -16,7 +16,8 @@ typedef struct block {
 } block;
 
 typedef struct ends {
-    zoe_lin in, time_1, time_2, time_proj, text_1, text_2, out;
+    zoe_lin in, text_1, text_2, out;
+    zoe_time_layers time;
     zoe_tensor table; /* [2, width] */
 } ends;
 
@@ -33,9 +34,9 @@ struct zoe_ltx_denoiser {
 static const zoe_slot end_slots[] = {
     {"scale_shift_table", offsetof(ends, table), ZOE_SLOT_VECTOR, "2 D", 0},
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, in, "proj_in", "D", "I", 0),
-    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_1, "time_embed.emb.timestep_embedder.linear_1", "D", "S", 0),
-    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_2, "time_embed.emb.timestep_embedder.linear_2", "D", "D", 0),
-    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, time_proj, "time_embed.linear", "6D", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time.first, "time_embed.emb.timestep_embedder.linear_1", "D", "S", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time.second, "time_embed.emb.timestep_embedder.linear_2", "D", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, time.projection, "time_embed.linear", "6D", "D", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, text_1, "caption_projection.linear_1", "D", "T", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, text_2, "caption_projection.linear_2", "D", "D", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, out, "proj_out", "O", "D", 0),
@@ -114,10 +115,8 @@ static int bind(zoe_ltx_denoiser *d) {
                            ['T' - 'A'] = c->text_dim};
     ZOE_TRY(zoe_weights_unit(d->weights));
     ZOE_TRY(zoe_weights_bind(d->weights, end_slots, dims, &d->ends, "%s", ""));
-    for (int i = 0; i < (int)c->layers; i++) {
-        ZOE_TRY(zoe_weights_block(d->weights));
-        ZOE_TRY(zoe_weights_bind(d->weights, block_slots, dims, &d->blocks[i], "transformer_blocks.%d.", i));
-    }
+    ZOE_TRY(zoe_weights_bind_blocks(d->weights, block_slots, dims, d->blocks, sizeof *d->blocks, c->layers,
+                                    "transformer_blocks."));
     return zoe_weights_check(d->weights);
 }
 
@@ -266,49 +265,8 @@ done:
 
 /* ---- forward ---- */
 
-/* The timestep's part of a forward, one row a group of tokens. */
-typedef struct modulation {
-    zoe_tensor embedding; /* [groups, width] f32 */
-    zoe_tensor six;       /* [groups, 6, width] f32: projected, before a block adds its table */
-} modulation;
-
 static const zoe_tensor *row_group(const zoe_ltx_grid *grid) {
     return grid->groups.rank ? &grid->groups : NULL;
-}
-
-static int time_modulation(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const double *timesteps, modulation *m) {
-    zoe_backend *be = d->be;
-    int64_t groups = grid->levels;
-    float rows[ZOE_LTX_LEVELS * FREQ_DIM];
-    zoe_tensor sinusoid, hidden, activated;
-    zoe_timestep_embedding(rows, timesteps, groups, FREQ_DIM);
-    ZOE_TRY(ZOE_NEW(be, &m->embedding, ZOE_F32, groups, d->width));
-    ZOE_TRY(ZOE_NEW(be, &m->six, ZOE_F32, groups, 6, d->width));
-    ZOE_TRY(zoe_nn_from_host(be, &sinusoid, ZOE_F32, 2, (const int64_t[]){groups, FREQ_DIM}, rows));
-    ZOE_TRY(ZOE_NEW(be, &hidden, ZOE_F32, groups, d->width));
-    ZOE_TRY(ZOE_NEW(be, &activated, ZOE_F32, groups, d->width));
-    ZOE_TRY(zoe_nn_linear(be, &hidden, &sinusoid, &d->ends.time_1, ZOE_ACT_SILU));
-    ZOE_TRY(zoe_nn_linear(be, &m->embedding, &hidden, &d->ends.time_2, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_op_activate(be, &activated, &m->embedding, NULL, ZOE_ACT_SILU));
-    zoe_tensor six = ZOE_VIEW(&m->six, groups, 6 * d->width);
-    return zoe_nn_linear(be, &six, &activated, &d->ends.time_proj, ZOE_ACT_NONE);
-}
-
-/* rows [groups, n, width] = table [n, width] + base [groups, n or 1, width] */
-static int add_table(zoe_ltx_denoiser *d, const zoe_tensor *table, const zoe_tensor *base, zoe_tensor *rows) {
-    zoe_tensor t = ZOE_VIEW(table, 1, table->shape[0], d->width), b = *base;
-    t.shape[0] = rows->shape[0], t.stride[0] = 0;
-    if (b.shape[1] == 1) b.shape[1] = rows->shape[1], b.stride[1] = 0;
-    return zoe_op_lincomb(d->be, rows, 2, (const zoe_tensor *[]){&t, &b}, (float[]){1, 1});
-}
-
-/* Row j of modulation rows [groups, n, width], as [groups, width]. */
-static zoe_tensor chunk(const zoe_tensor *rows, int j) {
-    zoe_tensor view = zoe_view_slice(rows, 1, j, 1);
-    view.rank = 2;
-    view.shape[1] = rows->shape[2];
-    view.stride[1] = 1;
-    return view;
 }
 
 /* norm(x) * (1 + scale) + shift */
@@ -320,7 +278,7 @@ static zoe_norm modulated(const zoe_ltx_denoiser *d, zoe_norm_kind kind, const z
 /* x [tokens, width] += gate * out(attention over all tokens) */
 static int self_attention(zoe_ltx_denoiser *d, const zoe_projections *p, const zoe_ltx_grid *grid, const zoe_tensor *rows,
                           zoe_tensor *x) {
-    zoe_tensor shift = chunk(rows, 0), scale = chunk(rows, 1), gate = chunk(rows, 2);
+    zoe_tensor shift = zoe_nn_chunk(rows, 0), scale = zoe_nn_chunk(rows, 1), gate = zoe_nn_chunk(rows, 2);
     zoe_norm norm = modulated(d, ZOE_NORM_RMS, &shift, &scale, row_group(grid));
     zoe_qk qk = {.heads = d->config.heads,
                  .normalise = true,
@@ -353,13 +311,13 @@ static int cross_attention(zoe_ltx_denoiser *d, int layer, const zoe_ltx_context
 /* x [tokens, width] += gate * down(gelu(up(norm(x)))) */
 static int feed_forward(zoe_ltx_denoiser *d, const block *b, const zoe_ltx_grid *grid, const zoe_tensor *rows,
                         zoe_tensor *x) {
-    zoe_tensor shift = chunk(rows, 3), scale = chunk(rows, 4), gate = chunk(rows, 5);
+    zoe_tensor shift = zoe_nn_chunk(rows, 3), scale = zoe_nn_chunk(rows, 4), gate = zoe_nn_chunk(rows, 5);
     zoe_norm norm = modulated(d, ZOE_NORM_RMS, &shift, &scale, row_group(grid));
     return zoe_nn_mlp(d->be, x, &norm, &b->up, &b->down, &gate);
 }
 
 static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
-                     const modulation *m, zoe_tensor *x) {
+                     const zoe_modulation *m, zoe_tensor *x) {
     zoe_backend *be = d->be;
     const block *b = &d->blocks[layer];
     size_t mark = zoe_arena_mark(be);
@@ -368,7 +326,7 @@ static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, c
     ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
     ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, grid->levels, 6, d->width));
     size_t inner = zoe_arena_mark(be);
-    ZOE_TRY_DONE(add_table(d, &b->table, &m->six, &rows));
+    ZOE_TRY_DONE(zoe_nn_add_table(be, &b->table, &m->six, &rows));
     ZOE_TRY_DONE(self_attention(d, &b->self, grid, &rows, x));
     zoe_arena_release(be, inner);
     ZOE_TRY_DONE(cross_attention(d, layer, context, x));
@@ -399,17 +357,17 @@ static int project_in(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_t
 }
 
 /* v [video or tokens, channels] from x [tokens, width] */
-static int project_out(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const modulation *m, const zoe_tensor *x,
+static int project_out(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_modulation *m, const zoe_tensor *x,
                        zoe_tensor *v) {
     zoe_backend *be = d->be;
     zoe_tensor rows, n, out, groups, base = ZOE_VIEW(&m->embedding, grid->levels, 1, d->width);
     int64_t count = v->shape[0], first = grid->tokens - count;
     zoe_tensor last = zoe_view_slice(x, 0, first, count);
     ZOE_TRY(ZOE_NEW(be, &rows, ZOE_F32, grid->levels, 2, d->width));
-    ZOE_TRY(add_table(d, &d->ends.table, &base, &rows));
+    ZOE_TRY(zoe_nn_add_table(be, &d->ends.table, &base, &rows));
     ZOE_TRY(ZOE_NEW(be, &n, be->dtype, count, d->width));
     if (row_group(grid)) groups = zoe_view_slice(&grid->groups, 0, first, count);
-    zoe_tensor shift = chunk(&rows, 0), scale = chunk(&rows, 1);
+    zoe_tensor shift = zoe_nn_chunk(&rows, 0), scale = zoe_nn_chunk(&rows, 1);
     zoe_norm norm = modulated(d, ZOE_NORM_LAYER, &shift, &scale, row_group(grid) ? &groups : NULL);
     ZOE_TRY(zoe_op_norm(be, &n, &last, &norm));
     ZOE_TRY(ZOE_NEW(be, &out, be->dtype, count, d->config.out_channels));
@@ -421,13 +379,13 @@ int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, cons
                              const zoe_tensor *front, const zoe_tensor *latents, const double *timesteps, zoe_tensor *v) {
     zoe_backend *be = d->be;
     size_t mark = zoe_arena_mark(be);
-    modulation m;
+    zoe_modulation m;
     zoe_tensor x;
     int status;
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
     ZOE_TRY_DONE(ZOE_NEW(be, &x, be->dtype, grid->tokens, d->width));
     ZOE_TRY_DONE(project_in(d, grid, front, latents, &x));
-    ZOE_TRY_DONE(time_modulation(d, grid, timesteps, &m));
+    ZOE_TRY_DONE(zoe_nn_modulation(be, &d->ends.time, FREQ_DIM, grid->levels, timesteps, &m));
     for (int i = 0; i < (int)d->config.layers; i++) {
         ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));
         ZOE_TRY_DONE(run_block(d, i, grid, context, &m, &x));

@@ -14,9 +14,10 @@ typedef struct block {
 } block;
 
 typedef struct ends {
-    zoe_lin patch, time_1, time_2, time_proj, text_1, text_2, out;
+    zoe_lin patch, text_1, text_2, out;
     zoe_tensor image_norm_1w, image_norm_1b, image_norm_2w, image_norm_2b, image_positions;
     zoe_lin image_1, image_2;
+    zoe_time_layers time;
     zoe_tensor table; /* [1, 2, width] */
 } ends;
 
@@ -35,9 +36,9 @@ struct zoe_wan_denoiser {
  */
 static const zoe_slot end_slots[] = {
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, patch, "patch_embedding", "D", "I 1 H W", 0),
-    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_1, "condition_embedder.time_embedder.linear_1", "D", "S", 0),
-    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time_2, "condition_embedder.time_embedder.linear_2", "D", "D", 0),
-    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, time_proj, "condition_embedder.time_proj", "6D", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time.first, "condition_embedder.time_embedder.linear_1", "D", "S", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_PRECISE, ends, time.second, "condition_embedder.time_embedder.linear_2", "D", "D", 0),
+    ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, time.projection, "condition_embedder.time_proj", "6D", "D", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, text_1, "condition_embedder.text_embedder.linear_1", "D", "T", 0),
     ZOE_LIN_SLOTS_OF(ZOE_SLOT_KEPT, ends, text_2, "condition_embedder.text_embedder.linear_2", "D", "D", 0),
     {"condition_embedder.image_embedder.norm1.weight", offsetof(ends, image_norm_1w), ZOE_SLOT_VECTOR, "E", 'E'},
@@ -86,10 +87,7 @@ static int bind(zoe_wan_denoiser *d) {
                            ['P' - 'A'] = c->image_positions};
     ZOE_TRY(zoe_weights_unit(d->weights));
     ZOE_TRY(zoe_weights_bind(d->weights, end_slots, dims, &d->ends, "%s", ""));
-    for (int i = 0; i < (int)c->layers; i++) {
-        ZOE_TRY(zoe_weights_block(d->weights));
-        ZOE_TRY(zoe_weights_bind(d->weights, block_slots, dims, &d->blocks[i], "blocks.%d.", i));
-    }
+    ZOE_TRY(zoe_weights_bind_blocks(d->weights, block_slots, dims, d->blocks, sizeof *d->blocks, c->layers, "blocks."));
     return zoe_weights_check(d->weights);
 }
 
@@ -235,11 +233,10 @@ int zoe_wan_context_create(zoe_wan_denoiser *d, const float *text, int64_t count
 
 /* ---- forward ---- */
 
-/* The timestep's part of a forward, one row a group of tokens. */
+/* The timestep's part of a forward. */
 typedef struct modulation {
+    zoe_modulation rows; /* one a group of tokens */
     int groups;
-    zoe_tensor embedding; /* [groups, width] f32 */
-    zoe_tensor six;       /* [groups, 6, width] f32: projected, before a block adds its table */
     zoe_tensor row_group; /* [tokens] i32, or rank 0 with one group */
 } modulation;
 
@@ -247,52 +244,19 @@ static const zoe_tensor *row_group(const modulation *m) {
     return m->row_group.rank ? &m->row_group : NULL;
 }
 
+/* With two groups, the second begins at token `start`. */
 static int time_modulation(zoe_wan_denoiser *d, const zoe_wan_grid *grid, int groups, const double *timesteps,
                            int64_t start, modulation *m) {
     zoe_backend *be = d->be;
-    int64_t dim = d->config.freq_dim;
-    float *rows;
     int32_t *group;
-    zoe_tensor sinusoid, hidden, activated;
     *m = (modulation){.groups = groups};
-    ZOE_TRY(ZOE_NEW(be, &m->embedding, ZOE_F32, groups, d->width));
-    ZOE_TRY(ZOE_NEW(be, &m->six, ZOE_F32, groups, 6, d->width));
-    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, rows, groups * dim));
-    zoe_timestep_embedding(rows, timesteps, groups, dim);
-    int status = zoe_nn_from_host(be, &sinusoid, ZOE_F32, 2, (const int64_t[]){groups, dim}, rows);
-    zoe_free(be->ctx, rows);
-    ZOE_TRY(status);
-    if (groups > 1) {
-        ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, group, grid->tokens));
-        for (int64_t i = start; i < grid->tokens; i++) group[i] = 1;
-        status = zoe_nn_from_host(be, &m->row_group, ZOE_I32, 1, &grid->tokens, group);
-        zoe_free(be->ctx, group);
-        ZOE_TRY(status);
-    }
-    ZOE_TRY(ZOE_NEW(be, &hidden, ZOE_F32, groups, d->width));
-    ZOE_TRY(ZOE_NEW(be, &activated, ZOE_F32, groups, d->width));
-    ZOE_TRY(zoe_nn_linear(be, &hidden, &sinusoid, &d->ends.time_1, ZOE_ACT_SILU));
-    ZOE_TRY(zoe_nn_linear(be, &m->embedding, &hidden, &d->ends.time_2, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_op_activate(be, &activated, &m->embedding, NULL, ZOE_ACT_SILU));
-    zoe_tensor six = ZOE_VIEW(&m->six, groups, 6 * d->width);
-    return zoe_nn_linear(be, &six, &activated, &d->ends.time_proj, ZOE_ACT_NONE);
-}
-
-/* rows [groups, n, width] = table [1, n, width] + base [groups, n or 1, width] */
-static int add_table(zoe_wan_denoiser *d, const zoe_tensor *table, const zoe_tensor *base, zoe_tensor *rows) {
-    zoe_tensor t = *table, b = *base;
-    t.shape[0] = rows->shape[0], t.stride[0] = 0;
-    if (b.shape[1] == 1) b.shape[1] = rows->shape[1], b.stride[1] = 0;
-    return zoe_op_lincomb(d->be, rows, 2, (const zoe_tensor *[]){&t, &b}, (float[]){1, 1});
-}
-
-/* Row j of modulation rows [groups, n, width], as [groups, width]. */
-static zoe_tensor chunk(const zoe_tensor *rows, int j) {
-    zoe_tensor view = zoe_view_slice(rows, 1, j, 1);
-    view.rank = 2;
-    view.shape[1] = rows->shape[2];
-    view.stride[1] = 1;
-    return view;
+    ZOE_TRY(zoe_nn_modulation(be, &d->ends.time, d->config.freq_dim, groups, timesteps, &m->rows));
+    if (groups < 2) return ZOE_OK;
+    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, group, grid->tokens));
+    for (int64_t i = start; i < grid->tokens; i++) group[i] = 1;
+    int status = zoe_nn_from_host(be, &m->row_group, ZOE_I32, 1, &grid->tokens, group);
+    zoe_free(be->ctx, group);
+    return status;
 }
 
 /* norm(x) * (1 + scale) + shift */
@@ -305,7 +269,7 @@ static zoe_norm modulated(const zoe_wan_denoiser *d, const zoe_tensor *shift, co
 /* x [tokens, width] += gate * out(attention over all tokens) */
 static int self_attention(zoe_wan_denoiser *d, const zoe_projections *p, const zoe_wan_grid *grid, const zoe_tensor *rows,
                           const modulation *m, zoe_tensor *x) {
-    zoe_tensor shift = chunk(rows, 0), scale = chunk(rows, 1), gate = chunk(rows, 2);
+    zoe_tensor shift = zoe_nn_chunk(rows, 0), scale = zoe_nn_chunk(rows, 1), gate = zoe_nn_chunk(rows, 2);
     zoe_norm norm = modulated(d, &shift, &scale, row_group(m));
     zoe_qk qk = {.heads = d->config.heads,
                  .normalise = true,
@@ -354,7 +318,7 @@ static int cross_attention(zoe_wan_denoiser *d, int layer, const zoe_wan_context
 
 /* x [tokens, width] += gate * down(gelu(up(norm(x)))) */
 static int feed_forward(zoe_wan_denoiser *d, const block *b, const zoe_tensor *rows, const modulation *m, zoe_tensor *x) {
-    zoe_tensor shift = chunk(rows, 3), scale = chunk(rows, 4), gate = chunk(rows, 5);
+    zoe_tensor shift = zoe_nn_chunk(rows, 3), scale = zoe_nn_chunk(rows, 4), gate = zoe_nn_chunk(rows, 5);
     zoe_norm norm = modulated(d, &shift, &scale, row_group(m));
     return zoe_nn_mlp(d->be, x, &norm, &b->up, &b->down, &gate);
 }
@@ -370,7 +334,7 @@ static int run_block(zoe_wan_denoiser *d, int layer, const zoe_wan_grid *grid, z
     ZOE_TRY_DONE(block_context(d, layer, context));
     ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 6, d->width));
     size_t inner = zoe_arena_mark(be);
-    ZOE_TRY_DONE(add_table(d, &b->table, &m->six, &rows));
+    ZOE_TRY_DONE(zoe_nn_add_table(be, &b->table, &m->rows.six, &rows));
     ZOE_TRY_DONE(self_attention(d, &b->self, grid, &rows, m, x));
     zoe_arena_release(be, inner);
     ZOE_TRY_DONE(cross_attention(d, layer, context, x));
@@ -411,11 +375,11 @@ static int project_out(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const modu
                        zoe_tensor *v) {
     zoe_backend *be = d->be;
     const zoe_wan_config *c = &d->config;
-    zoe_tensor rows, n, out, temb = ZOE_VIEW(&m->embedding, m->groups, 1, d->width);
+    zoe_tensor rows, n, out, temb = ZOE_VIEW(&m->rows.embedding, m->groups, 1, d->width);
     ZOE_TRY(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 2, d->width));
-    ZOE_TRY(add_table(d, &d->ends.table, &temb, &rows));
+    ZOE_TRY(zoe_nn_add_table(be, &d->ends.table, &temb, &rows));
     ZOE_TRY(ZOE_NEW(be, &n, be->dtype, grid->tokens, d->width));
-    zoe_tensor shift = chunk(&rows, 0), scale = chunk(&rows, 1);
+    zoe_tensor shift = zoe_nn_chunk(&rows, 0), scale = zoe_nn_chunk(&rows, 1);
     zoe_norm norm = modulated(d, &shift, &scale, row_group(m));
     ZOE_TRY(zoe_op_norm(be, &n, x, &norm));
     ZOE_TRY(ZOE_NEW(be, &out, be->dtype, grid->tokens, c->out_channels * c->patch[1] * c->patch[2]));
