@@ -18,6 +18,7 @@ typedef struct zoe_tiling {
     zoe_tiling_kind kind;
     int parts;  /* of a frame for ZOE_TILING_EXACT, 2 or more */
     int frames; /* latent frames at a time, where the network leaves that open; 0: as many as suit the backend */
+    int whole;  /* levels that are not divided for ZOE_TILING_EXACT, 1 or 2; 0: as many as suit the backend */
 } zoe_tiling;
 
 /* The reference's tiles, in pixels (or what the network makes of them); axis 0: height, 1: width. */

@@ -118,7 +118,7 @@ int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_bud
 int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
     static const int parts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
     zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
-    int64_t before = INT64_MAX;
+    int64_t host_before = INT64_MAX, device_before = INT64_MAX;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         int64_t host, device;
         for (int j = 0; j < ZOE_PHASE_COUNT; j++) budgets[j] = (zoe_phase_budget){.parts = parts[i]};
@@ -126,8 +126,8 @@ int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, z
         least_of(plan, ZOE_PHASE_DECODE, &host, &device);
         plan->parts = parts[i];
         if ((!limits.host || host <= limits.host) && (!limits.device || device <= limits.device)) break;
-        if (host + device >= before) break; /* more parts take no less */
-        before = host + device;
+        if (host >= host_before && device >= device_before) break; /* more parts take no less */
+        host_before = host, device_before = device;
     }
     return zoe_plan_budgets(model, plan, budgets);
 }

@@ -1,6 +1,7 @@
 /*
  * Convolution over [frames, height, width, channels] as an implicit matrix product: bf16 on mma.sync (sm_80 and later; for
- * Hopper see conv_hopper.cu), anything else, and input channels that are no multiple of eight, on a plain kernel.
+ * Hopper see conv_boxes.cu and conv_hopper.cu), anything else, and input channels that are no multiple of eight, on a plain
+ * kernel.
  */
 #include "backend/cuda/conv.cuh"
 

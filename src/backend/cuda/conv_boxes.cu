@@ -1,8 +1,8 @@
 /*
  * Convolution as an implicit matrix product on Hopper, for input channels in multiples of 32. One thread brings boxes: a
  * tile's pixels of one frame with all that its taps reach beside them, and for each tap the weights; two warpgroups
- * compute. All taps of a frame read the same box, each from another first pixel on: what a tap would fetch again from the
- * second-level cache, 256 pixels of 64 channels, costs nothing.
+ * compute. All taps read the same box, each from another first pixel on: the second-level cache gives every pixel once for
+ * nine products, and its rate is what bounds the kernels that fetch for each tap.
  *
  * The sums of a pixel are added up in the same order whatever the tile, so parts of frames give the bits of whole ones.
  */

@@ -1,5 +1,6 @@
 /*
- * Convolution as an implicit matrix product on Hopper's wgmma: two warpgroups of 64 or 128 pixels share a tile of weights.
+ * Convolution as an implicit matrix product on Hopper's wgmma, for what does not come in boxes (conv_boxes.cu): two
+ * warpgroups of 64 or 128 pixels share a tile of weights.
  * All threads fetch; while the matrix units work on one stage, the one before is free to be fetched into.
  */
 #include "backend/cuda/conv.cuh"

@@ -29,27 +29,45 @@ template <int OPERANDS> __device__ __forceinline__ float combine(const zoe_cuda_
     return y;
 }
 
-/* I: unsigned where all indices fit, since division of 64-bit numbers is slow. */
-template <typename I> __global__ void __launch_bounds__(THREADS) walk_kernel(zoe_cuda_walk w) {
-    for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < w.count; at += (int64_t)gridDim.x * THREADS) {
-        I rest = (I)at;
-        int64_t offset[ZOE_CUDA_OPERANDS] = {0}, channel = 0;
+/* Element `at`; by(axis, i): i by the length of an axis. */
+template <typename I, typename DIVIDE> __device__ __forceinline__ void walk_one(const zoe_cuda_walk &w, I at, DIVIDE by) {
+    int64_t offset[ZOE_CUDA_OPERANDS] = {0}, channel = 0;
 #pragma unroll
-        for (int axis = ZOE_MAX_RANK - 1; axis >= 0; axis--) {
-            if (axis >= w.rank) continue;
-            I index = axis ? rest % (I)w.shape[axis] : rest;
-            rest = axis ? rest / (I)w.shape[axis] : 0;
-            if (axis == w.rank - 1) channel = index;
+    for (int axis = ZOE_MAX_RANK - 1; axis >= 0; axis--) {
+        if (axis >= w.rank) continue;
+        I rest = axis ? by(axis, at) : 0, index = axis ? at - rest * (I)w.shape[axis] : at;
+        at = rest;
+        if (axis == w.rank - 1) channel = index;
 #pragma unroll
-            for (int i = 0; i < ZOE_CUDA_OPERANDS; i++)
-                if (i < w.operands) offset[i] += (int64_t)index * w.stride[i][axis];
-        }
-        float x[ZOE_CUDA_OPERANDS];
-#pragma unroll
-        for (int i = 1; i < ZOE_CUDA_OPERANDS; i++)
-            if (i < w.operands) x[i] = load_any(w.data[i], w.type[i], offset[i]);
-        store_any(w.data[0], w.type[0], offset[0], combine<ZOE_CUDA_OPERANDS>(w, x, channel));
+        for (int i = 0; i < ZOE_CUDA_OPERANDS; i++)
+            if (i < w.operands) offset[i] += (int64_t)index * w.stride[i][axis];
     }
+    float x[ZOE_CUDA_OPERANDS];
+#pragma unroll
+    for (int i = 1; i < ZOE_CUDA_OPERANDS; i++)
+        if (i < w.operands) x[i] = load_any(w.data[i], w.type[i], offset[i]);
+    store_any(w.data[0], w.type[0], offset[0], combine<ZOE_CUDA_OPERANDS>(w, x, channel));
+}
+
+__global__ void __launch_bounds__(THREADS) walk_kernel(zoe_cuda_walk w) {
+    for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < w.count; at += (int64_t)gridDim.x * THREADS)
+        walk_one<uint64_t>(w, (uint64_t)at, [&](int axis, uint64_t i) { return i / (uint64_t)w.shape[axis]; });
+}
+
+/* Fewer than 2^31 elements: divisions are most of the work. */
+struct divisors {
+    zoe_cuda_divisor of[ZOE_MAX_RANK];
+};
+
+__global__ void __launch_bounds__(THREADS) short_walk_kernel(zoe_cuda_walk w, divisors d) {
+    for (uint32_t at = blockIdx.x * THREADS + threadIdx.x; at < (uint32_t)w.count; at += gridDim.x * THREADS)
+        walk_one<uint32_t>(w, at, [&](int axis, uint32_t i) { return divide(i, d.of[axis]); });
+}
+
+static void launch_short_walk(const zoe_cuda_walk *w, cudaStream_t stream) {
+    divisors d;
+    for (int i = 0; i < w->rank; i++) d.of[i] = zoe_cuda_divisor_of(w->shape[i]);
+    short_walk_kernel<<<blocks_for(w->count), THREADS, 0, stream>>>(*w, d);
 }
 
 #define FEW_OPERANDS 3
@@ -87,10 +105,10 @@ cudaError_t zoe_cuda_launch_walk(const zoe_cuda_walk *w, cudaStream_t stream) {
         vector_walk_kernel<bf16><<<blocks_for(w->count / 8), THREADS, 0, stream>>>(*w);
     else if (in_vectors(w))
         vector_walk_kernel<float><<<blocks_for(w->count / 8), THREADS, 0, stream>>>(*w);
-    else if (w->count <= UINT32_MAX)
-        walk_kernel<uint32_t><<<blocks_for(w->count), THREADS, 0, stream>>>(*w);
+    else if (w->count <= INT32_MAX)
+        launch_short_walk(w, stream);
     else
-        walk_kernel<uint64_t><<<blocks_for(w->count), THREADS, 0, stream>>>(*w);
+        walk_kernel<<<blocks_for(w->count), THREADS, 0, stream>>>(*w);
     return cudaGetLastError();
 }
 

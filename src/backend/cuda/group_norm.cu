@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(THREADS) group_apply8_kernel(zoe_cuda_group_no
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             float y = (x[i] - mean[i]) * factor[i] + shift[i];
-            x[i] = activation(p.scale ? y * times[i] + plus[i] : y, p.act);
+            x[i] = activation_for<T>(p.scale ? y * times[i] + plus[i] : y, p.act);
         }
         store8((T *)p.y + row * p.channels + channel, x);
     }

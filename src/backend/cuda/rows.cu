@@ -55,8 +55,8 @@ __global__ void __launch_bounds__(THREADS) rows_kernel(zoe_cuda_rows p) {
     bool valid = row < rows;
     if (!valid) row = rows - 1;
     int lane = threadIdx.x % LANES, vectors = p.width / 8;
-    int64_t token = row / p.parts;
-    int part = (int)(row % p.parts);
+    int64_t token = p.parts == 1 ? row : row / p.parts;
+    int part = (int)(row - token * p.parts);
     const T *x = (const T *)p.x + token * p.ldx + (int64_t)part * p.width;
     int64_t to = token * p.ldy + (int64_t)part * p.width;
     float v[VECTORS][8], mean = 0, factor = 1;
@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(THREADS) rows_kernel(zoe_cuda_rows p) {
         }
         if (p.act != ZOE_CUDA_ACT_NONE) {
 #pragma unroll
-            for (int j = 0; j < 8; j++) v[i][j] = activation(v[i][j], p.act);
+            for (int j = 0; j < 8; j++) v[i][j] = activation_for<T>(v[i][j], p.act);
         }
         if (!NARROW && p.cos) rotate8(p, v[i], token, (part * p.width + column) / 2 % p.pairs);
         if (NARROW) {
@@ -214,12 +214,22 @@ template <typename T, int LANES, int VECTORS, bool NARROW> static void launch(co
 /* False where the row is too wide to be kept in registers. */
 template <typename T, bool NARROW> static bool launch_vectors(const zoe_cuda_rows *p, cudaStream_t stream) {
     int vectors = p->width / 8;
-    if (vectors <= 16)
-        launch<T, 16, 1, NARROW>(p, stream);
+    if (vectors <= 4)
+        launch<T, 4, 1, NARROW>(p, stream);
+    else if (vectors <= 8)
+        launch<T, 8, 1, NARROW>(p, stream);
+    else if (vectors <= 12)
+        launch<T, 4, 3, NARROW>(p, stream);
+    else if (vectors <= 16)
+        launch<T, 8, 2, NARROW>(p, stream);
+    else if (vectors <= 24)
+        launch<T, 8, 3, NARROW>(p, stream);
     else if (vectors <= 32)
-        launch<T, 32, 1, NARROW>(p, stream);
+        launch<T, 16, 2, NARROW>(p, stream);
+    else if (vectors <= 48)
+        launch<T, 16, 3, NARROW>(p, stream);
     else if (vectors <= 64)
-        launch<T, 32, 2, NARROW>(p, stream);
+        launch<T, 16, 4, NARROW>(p, stream);
     else if (vectors <= 128)
         launch<T, 32, 4, NARROW>(p, stream);
     else if (vectors <= 256)

@@ -11,7 +11,7 @@
 #define MOST_STAGES      ((ZOE_LTX_VAE_LEVELS + 1) * (ZOE_LTX_VAE_RESNETS + 2) + 2)
 #define REFERENCE_SIZE   512 /* pixels of a tile */
 #define REFERENCE_STRIDE 448
-#define DEVICE_PIXELS    (1 << 19) /* of frames that are worked on together on a device, */
+#define DEVICE_PIXELS    (5 << 16) /* of frames that are worked on together on a device, */
 #define LATENT_PIXELS    (1 << 13) /* and of latents */
 
 typedef enum stage_kind { STAGE_RESNET, STAGE_ENLARGE, STAGE_OUT } stage_kind;

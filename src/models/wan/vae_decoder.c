@@ -1,17 +1,29 @@
 /*
  * Latents to frames, frame by frame. The trunk works at the latents' size, where attention sees whole frames; the tail
- * enlarges what it made. In parts of frames the trunk runs first, over the whole clip, and the tail once for each part.
+ * enlarges what it made. In parts of frames the trunk runs first, over the whole clip, and the tail once for each part. The
+ * tail may leave its first level to the trunk: parts must see less then of what lies beside them, but more waits on the
+ * host.
  */
 #include "models/wan/vae_blocks.h"
 
 #define REFERENCE_SIZE   256 /* pixels of a tile */
 #define REFERENCE_STRIDE 192
+#define FEW_PARTS        6 /* as many take as much of a device as a trunk with two levels */
 
-/* Frames on the host, in the type of activations. */
+/* A part of the frames that the trunk makes: the rows and columns that the tail sees, and those that it is for. */
+typedef struct wan_part {
+    int64_t start[2], end[2], from[2], to[2];
+    size_t at; /* bytes in front of it in what is kept of a frame */
+} wan_part;
+
+/* What is kept of the trunk's frames on the host: for each part the level's input, if that is needed, and its output. */
 typedef struct kept {
-    bool needed;
-    char *frames;
-    size_t bytes; /* of each */
+    int64_t height, width, frames, count; /* count: frames so far */
+    int64_t channels[2];                  /* of input (0: not needed) and output */
+    wan_part *parts;
+    int64_t part_count;
+    char *values;
+    size_t bytes; /* of a frame */
 } kept;
 
 /* One decoding in progress. */
@@ -21,8 +33,10 @@ typedef struct decoding {
     bool first;           /* the frame in flight stems from latent frame 0 */
     zoe_film film;
 
-    /* of a part of frames */
-    kept kept[2];               /* what goes into level 0, and what its resnets make */
+    /* of frames in parts */
+    int split;    /* the level behind whose resnets the tail begins */
+    bool keeping; /* the trunk is at work */
+    kept kept;
     zoe_edges edges;            /* of the part in work; those of a tile are as the frame's */
     int64_t skip[2], wanted[2]; /* packed rows and columns that come first, and then those that the part is for; 0: all */
 } decoding;
@@ -42,23 +56,31 @@ static int emit(decoding *d, const zoe_tensor *x) {
     return zoe_film_add(&d->film, &pixels);
 }
 
-/* ---- the tail: from what level 0's resnets make to pixels ---- */
+/* ---- levels: from what level 0's resnets make to pixels ---- */
 
-/* height, width: of what level 0's resnets make */
-static int begin_tail(decoding *d, int64_t height, int64_t width) {
+/* The past from the resampling of level `from` to the resnets of level `to`; size: height and width before and after. */
+static int begin_levels(decoding *d, int from, int to, int64_t size[2]) {
     zoe_backend *be = d->vae->be;
     wan_coder *coder = &d->vae->decoder;
-    int64_t size[2] = {height, width};
-    for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
-        wan_level *level = &coder->levels[i];
-        if (i > 0) ZOE_TRY(zoe_wan_begin_resnets(be, level->resnets, level->resnet_count, &level->rooms, &d->edges, size));
+    for (int i = from; i < to; i++) {
+        wan_level *level = &coder->levels[i], *next = level + 1;
         if (level->temporal) ZOE_TRY(zoe_carrier_begin_zero(be, &level->time, size[0], size[1], 0));
-        if (!level->resample) continue;
-        size[0] *= 2, size[1] *= 2;
-        zoe_edges_shrink(&d->edges, size, 1);
+        if (level->resample) {
+            size[0] *= 2, size[1] *= 2;
+            zoe_edges_shrink(&d->edges, size, 1);
+        }
+        ZOE_TRY(zoe_wan_begin_resnets(be, next->resnets, next->resnet_count, &next->rooms, &d->edges, size));
     }
+    return ZOE_OK;
+}
+
+/* height, width: of what the resnets of level `from` make */
+static int begin_tail(decoding *d, int from, int64_t height, int64_t width) {
+    wan_coder *coder = &d->vae->decoder;
+    int64_t size[2] = {height, width};
+    ZOE_TRY(begin_levels(d, from, ZOE_WAN_VAE_LEVELS - 1, size));
     int64_t room = coder->levels[ZOE_WAN_VAE_LEVELS - 1].rooms.values;
-    return zoe_carrier_begin_zero(be, &coder->conv_out, size[0], size[1], room);
+    return zoe_carrier_begin_zero(d->vae->be, &coder->conv_out, size[0], size[1], room);
 }
 
 /* x [1, height, width, channels] with the channels in a stride, beside what spread() gives. */
@@ -97,6 +119,7 @@ static int add_duplicated(zoe_backend *be, const zoe_edges *edges, const zoe_ten
 }
 
 static int run_level(decoding *d, int index, const zoe_tensor *x);
+static int keep_frame(decoding *d, const zoe_tensor *x, const zoe_tensor *y);
 
 /* Enlarges one frame after time resampling (number `at` of `frames`) and passes it on. `top`: the level's input. */
 static int enlarge(decoding *d, int index, const zoe_tensor *x, const zoe_tensor *top, int64_t frames, int64_t at) {
@@ -151,7 +174,10 @@ static int run_level(decoding *d, int index, const zoe_tensor *x) {
         bool keep = d->vae->config.residual && level->resample;
         ZOE_TRY(zoe_wan_resnets(be, level->resnets, level->resnet_count, &level->rooms, &d->edges, keep, x, &y));
         zoe_tensor top = zoe_edges_cut(&d->edges, x, 2 * level->resnet_count);
-        ZOE_TRY(level->resample ? resample(d, index, &y, &top) : run_level(d, index + 1, &y));
+        if (d->keeping && index == d->split)
+            ZOE_TRY(keep_frame(d, &top, &y));
+        else
+            ZOE_TRY(level->resample ? resample(d, index, &y, &top) : run_level(d, index + 1, &y));
     }
     zoe_arena_release(be, mark);
     return ZOE_OK;
@@ -195,7 +221,7 @@ static int run_whole(decoding *d, const zoe_tensor *latents) {
     zoe_backend *be = d->vae->be;
     size_t mark = zoe_arena_mark(be);
     ZOE_TRY(begin_trunk(d, latents->shape[2], latents->shape[3]));
-    ZOE_TRY(begin_tail(d, latents->shape[2], latents->shape[3]));
+    ZOE_TRY(begin_tail(d, 0, latents->shape[2], latents->shape[3]));
     for (int64_t i = 0; i < latents->shape[1]; i++) {
         size_t inner = zoe_arena_mark(be);
         zoe_tensor x, y;
@@ -226,105 +252,34 @@ static int run_tiles(decoding *d, const zoe_tensor *latents) {
     return ZOE_OK;
 }
 
-/* First row (or column) of packed pixels that the tail makes of a part whose first one of the latents is `row`, at an inner
+/* ---- frames in parts ---- */
+
+/* First row (or column) of packed pixels that the tail makes of a part whose first one of the trunk's is `row`, at an inner
  * edge. */
-static int64_t first_row(const wan_coder *coder, int64_t row) {
-    for (int i = 0; i < ZOE_WAN_VAE_LEVELS; i++) {
-        const wan_level *level = &coder->levels[i];
-        if (i > 0) row += 2 * level->resnet_count;
+static int64_t first_row(const decoding *d, int64_t row) {
+    for (int i = d->split; i < ZOE_WAN_VAE_LEVELS; i++) {
+        const wan_level *level = &d->vae->decoder.levels[i];
+        if (i > d->split) row += 2 * level->resnet_count;
         if (level->resample) row = 2 * row + 1;
     }
     return row + 1;
 }
 
-/* Rows (or columns) of the latents in front of row `row` that the tail must see to make the pixels from there on. */
-static int64_t rows_before(const wan_coder *coder, int64_t row) {
+/* Packed pixels to a row of the trunk's. */
+static int64_t scale_of(const decoding *d) {
+    return 1 << (ZOE_WAN_VAE_LEVELS - 1 - d->split);
+}
+
+/* Rows (or columns) in front of row `row` of the trunk's that the tail must see to make the pixels from there on. */
+static int64_t rows_before(const decoding *d, int64_t row) {
     int64_t start = row;
-    while (start > 0 && first_row(coder, start) > row << (ZOE_WAN_VAE_LEVELS - 1)) start--;
+    while (start > 0 && first_row(d, start) > row * scale_of(d)) start--;
     return row - start;
 }
 
-/* Runs the trunk over the clip and keeps on the host what the tail needs of it. */
-static int keep_trunk(decoding *d, const zoe_tensor *latents) {
-    zoe_backend *be = d->vae->be;
-    const wan_level *level = &d->vae->decoder.levels[0];
-    int64_t pixels = latents->shape[2] * latents->shape[3];
-    size_t mark = zoe_arena_mark(be);
-    d->kept[0] = (kept){.needed = d->vae->config.residual, .bytes = (size_t)(pixels * level->in)};
-    d->kept[1] = (kept){.needed = true, .bytes = (size_t)(pixels * level->out)};
-    for (int i = 0; i < 2; i++) {
-        kept *k = &d->kept[i];
-        k->bytes *= zoe_dtype_size(be->dtype);
-        if (k->needed) ZOE_TRY(zoe_host_alloc(be, (size_t)latents->shape[1] * k->bytes, (void **)&k->frames));
-    }
-    ZOE_TRY(begin_trunk(d, latents->shape[2], latents->shape[3]));
-    for (int64_t i = 0; i < latents->shape[1]; i++) {
-        size_t inner = zoe_arena_mark(be);
-        zoe_tensor made[2];
-        ZOE_TRY(zoe_check_cancelled(be->ctx));
-        ZOE_TRY(run_trunk(d, latents, i, &made[0], &made[1]));
-        for (int j = 0; j < 2; j++) { /* one goes to the host while the next is computed */
-            if (!d->kept[j].needed) continue;
-            ZOE_TRY(zoe_download_end(be));
-            ZOE_TRY(zoe_download_begin(be, d->kept[j].frames + (size_t)i * d->kept[j].bytes, &made[j]));
-        }
-        zoe_arena_release(be, inner);
-    }
-    zoe_arena_release(be, mark);
-    return zoe_download_end(be);
-}
-
-/* What was kept of latent frame `index` from start to end (height, width), fresh on the arena. */
-static int load_part(decoding *d, int which, int64_t index, const int64_t start[2], const int64_t end[2],
-                     const zoe_tensor *latents, zoe_tensor *out) {
-    zoe_backend *be = d->vae->be;
-    const kept *k = &d->kept[which];
-    const wan_level *level = &d->vae->decoder.levels[0];
-    int64_t height = latents->shape[2], width = latents->shape[3], channels = which ? level->out : level->in;
-    zoe_tensor rows;
-    ZOE_TRY(ZOE_NEW(be, out, be->dtype, 1, end[0] - start[0], end[1] - start[1], channels));
-    size_t mark = zoe_arena_mark(be);
-    ZOE_TRY(ZOE_NEW(be, &rows, be->dtype, 1, end[0] - start[0], width, channels));
-    ZOE_TRY(zoe_upload(be, &rows, k->frames + (size_t)index * k->bytes + k->bytes / (size_t)height * (size_t)start[0]));
-    rows = zoe_view_slice(&rows, 2, start[1], end[1] - start[1]);
-    ZOE_TRY(zoe_op_copy(be, out, &rows));
-    zoe_arena_release(be, mark);
-    return ZOE_OK;
-}
-
-/* The tail for the pixels of the latents `from` to `to` (height, width). */
-static int run_part(decoding *d, const zoe_tensor *latents, const int64_t from[2], const int64_t to[2]) {
-    zoe_backend *be = d->vae->be;
-    const wan_coder *coder = &d->vae->decoder;
-    int64_t scale = 1 << (ZOE_WAN_VAE_LEVELS - 1), factor = zoe_wan_vae_space_factor(&d->vae->config), start[2], end[2];
-    bool last = true;
-    size_t mark = zoe_arena_mark(be);
-    for (int i = 0; i < 2; i++) {
-        int64_t size = latents->shape[2 + i];
-        start[i] = from[i] - rows_before(coder, from[i]), end[i] = to[i] + rows_before(coder, size - to[i]);
-        d->edges.inner[i][0] = start[i] > 0, d->edges.inner[i][1] = end[i] < size;
-        d->skip[i] = from[i] * scale - (start[i] > 0 ? first_row(coder, start[i]) : 0);
-        d->wanted[i] = (to[i] - from[i]) * scale;
-        last = last && to[i] == size;
-    }
-    ZOE_TRY(zoe_film_next_part(&d->film, (int64_t[]){from[0] * factor, from[1] * factor}, last));
-    ZOE_TRY(begin_tail(d, end[0] - start[0], end[1] - start[1]));
-    for (int64_t i = 0; i < latents->shape[1]; i++) {
-        size_t inner = zoe_arena_mark(be);
-        zoe_tensor top, y;
-        d->first = i == 0;
-        ZOE_TRY(load_part(d, 1, i, start, end, latents, &y));
-        if (d->kept[0].needed) ZOE_TRY(load_part(d, 0, i, start, end, latents, &top));
-        ZOE_TRY(resample(d, 0, &y, d->kept[0].needed ? &top : &y));
-        zoe_arena_release(be, inner);
-    }
-    zoe_arena_release(be, mark);
-    return zoe_film_flush(&d->film);
-}
-
 /* Rows and columns of `parts` parts (or a few less) with the shortest cuts, for what lies at a cut is computed twice. */
-static void choose_grid(const zoe_tensor *latents, int64_t parts, int64_t grid[2]) {
-    int64_t height = latents->shape[2], width = latents->shape[3], shortest = INT64_MAX;
+static void choose_grid(int64_t height, int64_t width, int64_t parts, int64_t grid[2]) {
+    int64_t shortest = INT64_MAX;
     for (int64_t rows = 1; rows <= parts; rows++) {
         int64_t columns = parts / rows, cuts = (rows - 1) * width + (columns - 1) * height;
         if (rows * columns != parts || rows > height || columns > width || cuts >= shortest) continue;
@@ -332,20 +287,134 @@ static void choose_grid(const zoe_tensor *latents, int64_t parts, int64_t grid[2
     }
 }
 
-static int run_parts(decoding *d, const zoe_tensor *latents, int64_t parts) {
+/* Part `at` of a grid. */
+static wan_part part_of(const decoding *d, const int64_t grid[2], const int64_t at[2]) {
+    const int64_t size[2] = {d->kept.height, d->kept.width};
+    wan_part p = {.at = d->kept.bytes};
+    for (int i = 0; i < 2; i++) {
+        p.from[i] = size[i] * at[i] / grid[i], p.to[i] = size[i] * (at[i] + 1) / grid[i];
+        p.start[i] = p.from[i] - rows_before(d, p.from[i]), p.end[i] = p.to[i] + rows_before(d, size[i] - p.to[i]);
+    }
+    return p;
+}
+
+/* Divides the trunk's frames into `parts` parts, or fewer where there is no room for as many. */
+static int divide(decoding *d, const zoe_tensor *latents, int64_t parts) {
+    zoe_backend *be = d->vae->be;
+    const wan_level *level = &d->vae->decoder.levels[d->split];
+    kept *k = &d->kept;
     int64_t grid[2] = {1, 1}, at[2];
-    ZOE_TRY(keep_trunk(d, latents));
-    for (; parts > 1; parts--) { /* fewer where the frame has no room for as many */
-        choose_grid(latents, parts, grid);
+    *k = (kept){.height = latents->shape[2] << d->split,
+                .width = latents->shape[3] << d->split,
+                .frames = latents->shape[1]};
+    for (int i = 0; i < d->split; i++)
+        if (d->vae->decoder.levels[i].temporal) k->frames = 2 * k->frames - 1;
+    k->channels[0] = d->vae->config.residual ? level->in : 0, k->channels[1] = level->out;
+    for (; parts > 1; parts--) {
+        choose_grid(k->height, k->width, parts, grid);
         if (grid[0] * grid[1] == parts) break;
     }
+    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, k->parts, grid[0] * grid[1]));
     for (at[0] = 0; at[0] < grid[0]; at[0]++)
         for (at[1] = 0; at[1] < grid[1]; at[1]++) {
-            int64_t from[2], to[2];
-            for (int i = 0; i < 2; i++)
-                from[i] = latents->shape[2 + i] * at[i] / grid[i], to[i] = latents->shape[2 + i] * (at[i] + 1) / grid[i];
-            ZOE_TRY(run_part(d, latents, from, to));
+            wan_part *p = &k->parts[k->part_count++];
+            *p = part_of(d, grid, at);
+            int64_t pixels = (p->end[0] - p->start[0]) * (p->end[1] - p->start[1]);
+            k->bytes += (size_t)(pixels * (k->channels[0] + k->channels[1])) * zoe_dtype_size(be->dtype);
         }
+    return zoe_host_alloc(be, (size_t)k->frames * k->bytes, (void **)&k->values);
+}
+
+/* The inputs (which 0) or outputs of a part, in the memory of a frame that is laid out as it is kept. */
+static zoe_tensor part_tensor(const decoding *d, const wan_part *p, int which, void *frame) {
+    int64_t rows = p->end[0] - p->start[0], columns = p->end[1] - p->start[1];
+    const int64_t *channels = d->kept.channels;
+    size_t before = p->at + (which ? (size_t)(rows * columns * channels[0]) * zoe_dtype_size(d->vae->be->dtype) : 0);
+    return ZOE_TENSOR((char *)frame + before, d->vae->be->dtype, 1, rows, columns, channels[which]);
+}
+
+/* Sends a frame of the trunk's to the host, part by part, while the next one is computed. */
+static int keep_frame(decoding *d, const zoe_tensor *x, const zoe_tensor *y) {
+    zoe_backend *be = d->vae->be;
+    kept *k = &d->kept;
+    size_t mark = zoe_arena_mark(be);
+    zoe_tensor all;
+    ZOE_TRY(ZOE_NEW(be, &all, be->dtype, (int64_t)(k->bytes / zoe_dtype_size(be->dtype))));
+    for (int64_t i = 0; i < k->part_count; i++)
+        for (int which = 0; which < 2; which++) {
+            const wan_part *p = &k->parts[i];
+            if (k->channels[which] == 0) continue;
+            zoe_tensor to = part_tensor(d, p, which, all.data);
+            zoe_tensor from = zoe_view_slice(which ? y : x, 1, p->start[0], p->end[0] - p->start[0]);
+            from = zoe_view_slice(&from, 2, p->start[1], p->end[1] - p->start[1]);
+            ZOE_TRY(zoe_op_copy(be, &to, &from));
+        }
+    ZOE_TRY(zoe_download_end(be));
+    int status = zoe_download_begin(be, k->values + (size_t)k->count++ * k->bytes, &all);
+    zoe_arena_release(be, mark);
+    return status;
+}
+
+/* Runs the trunk over the clip and keeps on the host what the tail needs of it. */
+static int run_trunks(decoding *d, const zoe_tensor *latents) {
+    zoe_backend *be = d->vae->be;
+    int64_t size[2] = {latents->shape[2], latents->shape[3]};
+    size_t mark = zoe_arena_mark(be);
+    d->keeping = true;
+    ZOE_TRY(begin_trunk(d, size[0], size[1]));
+    ZOE_TRY(begin_levels(d, 0, d->split, size));
+    for (int64_t i = 0; i < latents->shape[1]; i++) {
+        size_t inner = zoe_arena_mark(be);
+        zoe_tensor x, y;
+        ZOE_TRY(zoe_check_cancelled(be->ctx));
+        d->first = i == 0;
+        ZOE_TRY(run_trunk(d, latents, i, &x, &y));
+        ZOE_TRY(d->split ? resample(d, 0, &y, &x) : keep_frame(d, &x, &y));
+        zoe_arena_release(be, inner);
+    }
+    zoe_arena_release(be, mark);
+    d->keeping = false;
+    return zoe_download_end(be);
+}
+
+/* The tail for a part. */
+static int run_part(decoding *d, const wan_part *p, bool last) {
+    zoe_backend *be = d->vae->be;
+    const kept *k = &d->kept;
+    int64_t scale = scale_of(d), size[2] = {k->height, k->width}, at[2];
+    size_t mark = zoe_arena_mark(be),
+           bytes = (size_t)((p->end[0] - p->start[0]) * (p->end[1] - p->start[1]) * (k->channels[0] + k->channels[1])) *
+                   zoe_dtype_size(be->dtype);
+    for (int i = 0; i < 2; i++) {
+        d->edges.inner[i][0] = p->start[i] > 0, d->edges.inner[i][1] = p->end[i] < size[i];
+        d->skip[i] = p->from[i] * scale - (p->start[i] > 0 ? first_row(d, p->start[i]) : 0);
+        d->wanted[i] = (p->to[i] - p->from[i]) * scale;
+        at[i] = p->from[i] * scale * d->vae->config.patch;
+    }
+    ZOE_TRY(zoe_film_next_part(&d->film, at, last));
+    ZOE_TRY(begin_tail(d, d->split, p->end[0] - p->start[0], p->end[1] - p->start[1]));
+    for (int64_t i = 0; i < k->frames; i++) {
+        size_t inner = zoe_arena_mark(be);
+        zoe_tensor all;
+        d->first = i == 0;
+        ZOE_TRY(ZOE_NEW(be, &all, be->dtype, (int64_t)(bytes / zoe_dtype_size(be->dtype))));
+        ZOE_TRY(zoe_upload(be, &all, k->values + (size_t)i * k->bytes + p->at));
+        wan_part here = *p;
+        here.at = 0;
+        zoe_tensor y = part_tensor(d, &here, 1, all.data), top = k->channels[0] ? part_tensor(d, &here, 0, all.data) : y;
+        ZOE_TRY(resample(d, d->split, &y, &top));
+        zoe_arena_release(be, inner);
+    }
+    zoe_arena_release(be, mark);
+    return zoe_film_flush(&d->film);
+}
+
+static int run_parts(decoding *d, const zoe_tensor *latents, const zoe_tiling *tiling) {
+    bool few = !d->vae->be->ops->host_memory && tiling->parts <= FEW_PARTS;
+    d->split = (tiling->whole ? tiling->whole : few ? 2 : 1) - 1;
+    ZOE_TRY(divide(d, latents, tiling->parts));
+    ZOE_TRY(run_trunks(d, latents));
+    for (int64_t i = 0; i < d->kept.part_count; i++) ZOE_TRY(run_part(d, &d->kept.parts[i], i == d->kept.part_count - 1));
     return ZOE_OK;
 }
 
@@ -381,7 +450,7 @@ static int run_clip(decoding *d, const zoe_tensor *latents, const zoe_tiling *ti
     ZOE_TRY(status);
     if (kind == ZOE_TILING_NONE) return run_whole(d, latents);
     ZOE_TRY(zoe_film_divide(&d->film, frames, kind == ZOE_TILING_REFERENCE ? &tiles : NULL));
-    return kind == ZOE_TILING_REFERENCE ? run_tiles(d, latents) : run_parts(d, latents, tiling->parts);
+    return kind == ZOE_TILING_REFERENCE ? run_tiles(d, latents) : run_parts(d, latents, tiling);
 }
 
 int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, const zoe_tiling *tiling, zoe_frame_sink sink,
@@ -398,6 +467,8 @@ int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, const zoe_ti
     }
     zoe_arena_release(be, mark);
     zoe_film_close(&d.film);
-    for (int i = 0; i < 2; i++) zoe_host_free(be, d.kept[i].frames);
+    if (d.keeping) zoe_download_end(be); /* it failed with a frame on its way */
+    zoe_host_free(be, d.kept.values);
+    zoe_free(be->ctx, d.kept.parts);
     return status;
 }
