@@ -73,6 +73,16 @@ int zoe_nn_self_attention(zoe_backend *be, zoe_tensor *x, const zoe_norm *norm, 
     return zoe_nn_linear_add(be, x, &y, &p->o, x, gate, norm->row_group);
 }
 
+int zoe_nn_keys_values(zoe_backend *be, const zoe_tensor *x, const zoe_lin *k, const zoe_lin *v, const zoe_tensor *norm,
+                       float eps, int layer, const zoe_tensor *keys, const zoe_tensor *values) {
+    zoe_tensor key = zoe_view_slice(keys, 0, layer, 1), value = zoe_view_slice(values, 0, layer, 1);
+    key = ZOE_VIEW(&key, keys->shape[1], keys->shape[2]);
+    value = ZOE_VIEW(&value, values->shape[1], values->shape[2]);
+    ZOE_TRY(zoe_nn_linear(be, &key, x, k, ZOE_ACT_NONE));
+    ZOE_TRY(zoe_nn_norm(be, &key, &key, ZOE_NORM_RMS, eps, norm, NULL, ZOE_ACT_NONE));
+    return zoe_nn_linear(be, &value, x, v, ZOE_ACT_NONE);
+}
+
 int zoe_nn_mlp(zoe_backend *be, zoe_tensor *x, const zoe_norm *norm, const zoe_lin *up, const zoe_lin *down,
                const zoe_tensor *gate) {
     int64_t tokens = x->shape[0], most = be->ops->host_memory ? MLP_ROWS : MLP_ROWS_DEVICE;

@@ -41,6 +41,10 @@ typedef struct zoe_projections {
 int zoe_nn_self_attention(zoe_backend *be, zoe_tensor *x, const zoe_norm *norm, const zoe_projections *p, const zoe_qk *qk,
                           const zoe_tensor *gate);
 
+/* Row `layer` of keys and values [layers, rows, width]: norm(x k) and x v of the rows x that attention goes to. */
+int zoe_nn_keys_values(zoe_backend *be, const zoe_tensor *x, const zoe_lin *k, const zoe_lin *v, const zoe_tensor *norm,
+                       float eps, int layer, const zoe_tensor *keys, const zoe_tensor *values);
+
 /* x [tokens, width] += gate * down(gelu(up(norm(x)))), some rows at a time. */
 int zoe_nn_mlp(zoe_backend *be, zoe_tensor *x, const zoe_norm *norm, const zoe_lin *up, const zoe_lin *down,
                const zoe_tensor *gate);

@@ -225,38 +225,30 @@ done:
 
 /* ---- text ---- */
 
-static int block_context(zoe_ltx_denoiser *d, int layer, const zoe_tensor *embedded, zoe_ltx_context *context) {
-    zoe_backend *be = d->be;
+/* With the block's weights there. */
+static int block_context(zoe_ltx_denoiser *d, int layer, zoe_ltx_context *c) {
     const zoe_projections *p = &d->blocks[layer].cross;
-    zoe_tensor key = zoe_view_slice(&context->keys, 0, layer, 1), value = zoe_view_slice(&context->values, 0, layer, 1);
-    key = ZOE_VIEW(&key, embedded->shape[0], d->width);
-    value = ZOE_VIEW(&value, embedded->shape[0], d->width);
-    int status;
-    ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
-    ZOE_TRY_DONE(zoe_nn_linear(be, &key, embedded, &p->k, ZOE_ACT_NONE));
-    ZOE_TRY_DONE(zoe_nn_norm(be, &key, &key, ZOE_NORM_RMS, QK_EPS, &p->norm_k.w, NULL, ZOE_ACT_NONE));
-    ZOE_TRY_DONE(zoe_nn_linear(be, &value, embedded, &p->v, ZOE_ACT_NONE));
-done:
-    zoe_weights_release(d->weights, layer + 1);
-    return status;
+    if (layer < c->done) return ZOE_OK;
+    c->done = layer + 1;
+    return zoe_nn_keys_values(d->be, &c->text, &p->k, &p->v, &p->norm_k.w, QK_EPS, layer, &c->keys, &c->values);
 }
 
 int zoe_ltx_context_create(zoe_ltx_denoiser *d, const float *text, int64_t count, zoe_ltx_context *context) {
     zoe_backend *be = d->be;
-    zoe_tensor states, x, hidden, embedded;
+    zoe_tensor states, x, hidden;
     int status;
+    *context = (zoe_ltx_context){0};
     ZOE_TRY(ZOE_NEW(be, &context->keys, be->dtype, d->config.layers, count, d->width));
     ZOE_TRY(ZOE_NEW(be, &context->values, be->dtype, d->config.layers, count, d->width));
+    ZOE_TRY(ZOE_NEW(be, &context->text, be->dtype, count, d->width));
     size_t mark = zoe_arena_mark(be);
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
     ZOE_TRY_DONE(zoe_nn_from_host(be, &states, ZOE_F32, 2, (const int64_t[]){count, d->config.text_dim}, text));
     ZOE_TRY_DONE(ZOE_NEW(be, &x, be->dtype, count, d->config.text_dim));
     ZOE_TRY_DONE(zoe_op_copy(be, &x, &states));
     ZOE_TRY_DONE(ZOE_NEW(be, &hidden, be->dtype, count, d->width));
-    ZOE_TRY_DONE(ZOE_NEW(be, &embedded, be->dtype, count, d->width));
     ZOE_TRY_DONE(zoe_nn_linear(be, &hidden, &x, &d->ends.text_1, ZOE_ACT_GELU_TANH));
-    ZOE_TRY_DONE(zoe_nn_linear(be, &embedded, &hidden, &d->ends.text_2, ZOE_ACT_NONE));
-    for (int i = 0; i < (int)d->config.layers; i++) ZOE_TRY_DONE(block_context(d, i, &embedded, context));
+    ZOE_TRY_DONE(zoe_nn_linear(be, &context->text, &hidden, &d->ends.text_2, ZOE_ACT_NONE));
 done:
     zoe_weights_release(d->weights, 0);
     zoe_arena_release(be, mark);
@@ -316,7 +308,7 @@ static int feed_forward(zoe_ltx_denoiser *d, const block *b, const zoe_ltx_grid 
     return zoe_nn_mlp(d->be, x, &norm, &b->up, &b->down, &gate);
 }
 
-static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
+static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, zoe_ltx_context *context,
                      const zoe_modulation *m, zoe_tensor *x) {
     zoe_backend *be = d->be;
     const block *b = &d->blocks[layer];
@@ -324,6 +316,7 @@ static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, c
     zoe_tensor rows;
     int status;
     ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
+    ZOE_TRY_DONE(block_context(d, layer, context));
     ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, grid->levels, 6, d->width));
     size_t inner = zoe_arena_mark(be);
     ZOE_TRY_DONE(zoe_nn_add_table(be, &b->table, &m->six, &rows));
@@ -375,7 +368,7 @@ static int project_out(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_
     return zoe_op_copy(be, v, &out);
 }
 
-int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
+int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, zoe_ltx_context *context,
                              const zoe_tensor *front, const zoe_tensor *latents, const double *timesteps, zoe_tensor *v) {
     zoe_backend *be = d->be;
     size_t mark = zoe_arena_mark(be);

@@ -54,9 +54,11 @@ typedef struct zoe_ltx_grid {
 
 int zoe_ltx_grid_create(zoe_ltx_denoiser *d, const zoe_ltx_place *place, zoe_ltx_grid *grid);
 
-/* Keys and values of one prompt in every block, computed once a request, on the arena: [layers, rows, width]. */
+/* One prompt for every block, on the arena. */
 typedef struct zoe_ltx_context {
-    zoe_tensor keys, values;
+    zoe_tensor text;         /* [rows, width], embedded */
+    zoe_tensor keys, values; /* [layers, rows, width], made when the first forward comes to a block */
+    int done;                /* blocks that have them */
 } zoe_ltx_context;
 
 /* text [count, text_dim] float32 on the host: the prompt's rows without padding. */
@@ -66,7 +68,7 @@ int zoe_ltx_context_create(zoe_ltx_denoiser *d, const float *text, int64_t count
  * One forward. latents [video, in_channels] float32; front [grid->front, in_channels], or NULL without frames in front;
  * timesteps[grid->levels]; v float32 receives the predicted velocity of the last tokens, [video or tokens, out_channels].
  */
-int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_ltx_context *context,
+int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, zoe_ltx_context *context,
                              const zoe_tensor *front, const zoe_tensor *latents, const double *timesteps, zoe_tensor *v);
 
 #endif

@@ -183,26 +183,16 @@ static int embed_image(zoe_wan_denoiser *d, const float *image, int64_t rows, zo
     return zoe_nn_norm(be, y, &wide, ZOE_NORM_LAYER, 1e-5f, &e->image_norm_2w, &e->image_norm_2b, ZOE_ACT_NONE);
 }
 
-/* key = norm(x k), value = x v, into row `layer` of [layers, rows, width] tensors */
-static int keys_values(zoe_wan_denoiser *d, const zoe_tensor *x, const zoe_lin *k, const zoe_lin *v, const zoe_tensor *norm,
-                       int layer, const zoe_tensor *keys, const zoe_tensor *values) {
-    zoe_tensor key = zoe_view_slice(keys, 0, layer, 1), value = zoe_view_slice(values, 0, layer, 1);
-    key = ZOE_VIEW(&key, x->shape[0], d->width);
-    value = ZOE_VIEW(&value, x->shape[0], d->width);
-    ZOE_TRY(zoe_nn_linear(d->be, &key, x, k, ZOE_ACT_NONE));
-    ZOE_TRY(zoe_nn_norm(d->be, &key, &key, ZOE_NORM_RMS, (float)d->config.eps, norm, NULL, ZOE_ACT_NONE));
-    return zoe_nn_linear(d->be, &value, x, v, ZOE_ACT_NONE);
-}
-
 /* With the block's weights there. */
 static int block_context(zoe_wan_denoiser *d, int layer, zoe_wan_context *c) {
     const block *b = &d->blocks[layer];
     const zoe_projections *p = &b->cross;
+    float eps = (float)d->config.eps;
     if (layer < c->done) return ZOE_OK;
-    ZOE_TRY(keys_values(d, &c->text, &p->k, &p->v, &p->norm_k.w, layer, &c->keys, &c->values));
+    ZOE_TRY(zoe_nn_keys_values(d->be, &c->text, &p->k, &p->v, &p->norm_k.w, eps, layer, &c->keys, &c->values));
     if (c->image.rank)
-        ZOE_TRY(keys_values(d, &c->image, &b->image_k, &b->image_v, &b->norm_image_k.w, layer, &c->image_keys,
-                            &c->image_values));
+        ZOE_TRY(zoe_nn_keys_values(d->be, &c->image, &b->image_k, &b->image_v, &b->norm_image_k.w, eps, layer,
+                                   &c->image_keys, &c->image_values));
     c->done = layer + 1;
     return ZOE_OK;
 }
