@@ -15,6 +15,7 @@ typedef struct attention_case {
     double scale;
     bool bias, masked;
     int64_t repeats;
+    int64_t more; /* keys of a second set, whose attention is added */
     layout l;
 } attention_case;
 
@@ -33,16 +34,40 @@ static double *doubles(int64_t count) {
     return p;
 }
 
+/* Adds attention to more keys and values to the expected result. */
+static void expect_more(const attention_case *t, const operand *q, const operand *k, const operand *v, double *expected,
+                        double *size) {
+    int64_t count = t->heads * t->queries * t->width;
+    double *more = doubles(count), *more_size = doubles(count);
+    ref_run_attention(&(ref_attention){.heads = t->heads,
+                                       .queries = t->queries,
+                                       .keys = t->more,
+                                       .depth = t->depth,
+                                       .width = t->width,
+                                       .q = q->values,
+                                       .k = k->values,
+                                       .v = v->values,
+                                       .scale = (double)(float)t->scale},
+                      more, more_size);
+    for (int64_t i = 0; i < count; i++) expected[i] += more[i], size[i] += more_size[i];
+    free(more), free(more_size);
+}
+
 static void run(checker *c, const attention_case *t) {
     zoe_dtype dtype = c->be->dtype;
     char what[128];
-    snprintf(what, sizeof what, "%lld heads, %lld queries, %lld keys, %lld and %lld channels, scale %g",
-             (long long)t->heads, (long long)t->queries, (long long)t->keys, (long long)t->depth, (long long)t->width,
-             t->scale);
+    snprintf(what, sizeof what, "%lld heads, %lld queries, %lld + %lld keys, %lld and %lld channels, scale %g",
+             (long long)t->heads, (long long)t->queries, (long long)t->keys, (long long)t->more, (long long)t->depth,
+             (long long)t->width, t->scale);
     operand *q = heads_of(INPUT(c, dtype, t->l, FILL_SMALL, t->queries, t->heads * t->depth), t->heads);
     operand *k = heads_of(INPUT(c, dtype, t->l, FILL_SMALL, t->keys, t->heads * t->depth), t->heads);
     operand *v = heads_of(INPUT(c, dtype, t->l, FILL_SMALL, t->keys, t->heads * t->width), t->heads);
     operand *y = heads_of(OUTPUT(c, dtype, t->l, t->queries, t->heads * t->width), t->heads);
+    operand *more_k = NULL, *more_v = NULL;
+    if (t->more) {
+        more_k = heads_of(INPUT(c, dtype, t->l, FILL_SMALL, t->more, t->heads * t->depth), t->heads);
+        more_v = heads_of(INPUT(c, dtype, t->l, FILL_SMALL, t->more, t->heads * t->width), t->heads);
+    }
     operand *bias = t->bias ? INPUT(c, ZOE_F32, DENSE, FILL_SMALL, t->heads, t->queries + t->keys - 1) : NULL;
     if (t->masked) { /* the first keys are as good as absent, for the first queries most of them */
         float *at = bias->t.data;
@@ -51,7 +76,11 @@ static void run(checker *c, const attention_case *t) {
     }
     int64_t count = t->heads * t->queries * t->width;
     double *expected = doubles(count), *size = doubles(count);
-    zoe_attention p = {.scale = (float)t->scale, .relative_bias = ON(bias), .last_key_repeats = t->repeats};
+    zoe_attention p = {.scale = (float)t->scale,
+                       .relative_bias = ON(bias),
+                       .last_key_repeats = t->repeats,
+                       .more_k = ON(more_k),
+                       .more_v = ON(more_v)};
     ref_run_attention(&(ref_attention){.heads = t->heads,
                                        .queries = t->queries,
                                        .keys = t->keys,
@@ -64,6 +93,7 @@ static void run(checker *c, const attention_case *t) {
                                        .scale = (double)p.scale,
                                        .last_key_repeats = (double)t->repeats},
                       expected, size);
+    if (t->more) expect_more(t, q, more_k, more_v, expected, size);
     check_status(c, zoe_op_attention(c->be, &y->on, &q->on, &k->on, &v->on, &p), what);
     check_result(c, y, expected, size, bound, what);
     free(expected), free(size);
@@ -157,5 +187,21 @@ void check_attention(checker *c) {
                                  .depth = 64,
                                  .width = 64,
                                  .scale = i == 2 ? 4 : 0.3});
+    /* A text and a picture: both kept close to the processors, one of them, none; other heads; none repeated. */
+    static const int64_t texts[] = {41, 130, 400, 41, 7, 513}, pictures[] = {257, 257, 257, 700, 49, 1};
+    for (int i = 0; i < 12; i++)
+        run(c, &(attention_case){.heads = 3,
+                                 .queries = i % 2 ? 150 : 64,
+                                 .keys = texts[i % 6],
+                                 .more = pictures[i % 6],
+                                 .depth = i < 6   ? 128
+                                          : i < 9 ? 64
+                                                  : 40,
+                                 .width = i < 6   ? 128
+                                          : i < 9 ? 64
+                                                  : 40,
+                                 .scale = 0.3,
+                                 .repeats = c->be->ops->key_repeats && i % 3 < 2 ? 470 : 0,
+                                 .l = (layout)(i / 3 % 2)});
     if (c->be->ops->sage && c->be->dtype == ZOE_BF16) quantised(c);
 }

@@ -174,6 +174,9 @@ static void wrong_shapes_are_refused(void **state) {
     REFUSED(f, zoe_op_attention(be, &out, &heads, &other, &heads, &(zoe_attention){.scale = 1}), "attention");
     REFUSED(f, zoe_op_attention(be, &other, &heads, &other, &other, &(zoe_attention){.scale = 1}), "attention");
     assert_int_equal(zoe_op_attention(be, &out, &heads, &other, &other, &(zoe_attention){.scale = 1}), ZOE_OK);
+    zoe_attention half = {.scale = 1, .more_k = &other}, odd = {.scale = 1, .more_k = &heads, .more_v = &other};
+    REFUSED(f, zoe_op_attention(be, &out, &heads, &other, &other, &half), "attention");
+    REFUSED(f, zoe_op_attention(be, &out, &heads, &other, &other, &odd), "attention");
     REFUSED(f, zoe_op_copy(be, &y, &x), "copy");
     REFUSED(f, zoe_op_activate(be, &x, &x, &y, ZOE_ACT_NONE), "activate");
     REFUSED(f, zoe_op_scale_shift(be, &x, &x, &eight, NULL), "scale_shift");

@@ -224,21 +224,46 @@ int zoe_op_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const
     RUN(ZOE_KIND_QK, be->ops->qk_prepare(be, y, x, p));
 }
 
+static bool attends(const zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v) {
+    return q->rank == 3 && k->rank == 3 && v->rank == 3 && q->shape[0] == k->shape[0] && k->shape[0] == v->shape[0] &&
+           q->shape[2] == k->shape[2] && k->shape[1] == v->shape[1] && k->shape[1] > 0 && y->shape[2] == v->shape[2] &&
+           q->stride[2] == 1 && k->stride[2] == 1 && v->stride[2] == 1;
+}
+
+static void count_attention(zoe_backend *be, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v) {
+    double pairs = (double)q->shape[0] * (double)q->shape[1] * (double)k->shape[1];
+    be->work.attention_flops += 2.0 * pairs * (double)(q->shape[2] + v->shape[2]);
+    count_bytes(be, k), count_bytes(be, v);
+}
+
 int zoe_op_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
                      const zoe_attention *p) {
-    CHECK(q->rank == 3 && k->rank == 3 && v->rank == 3 && y->rank == 3, "attention", q, k);
-    CHECK(q->shape[0] == k->shape[0] && k->shape[0] == v->shape[0] && q->shape[2] == k->shape[2], "attention", q, k);
-    CHECK(k->shape[1] == v->shape[1] && k->shape[1] > 0, "attention", k, v);
-    CHECK(y->shape[0] == q->shape[0] && y->shape[1] == q->shape[1] && y->shape[2] == v->shape[2], "attention", y, q);
-    CHECK(q->stride[2] == 1 && k->stride[2] == 1 && v->stride[2] == 1 && y->stride[2] == 1, "attention", q, k);
+    CHECK(y->rank == 3 && attends(y, q, k, v), "attention", q, k);
+    CHECK(y->shape[0] == q->shape[0] && y->shape[1] == q->shape[1] && y->stride[2] == 1, "attention", y, q);
+    CHECK(!p->more_k || (p->more_v && attends(y, q, p->more_k, p->more_v)), "attention", q, p->more_k);
     const zoe_tensor *bias = p->relative_bias;
     CHECK(!bias || (bias->rank == 2 && bias->shape[0] == q->shape[0] && bias->shape[1] == q->shape[1] + k->shape[1] - 1 &&
                     zoe_tensor_dense(bias) && bias->dtype == ZOE_F32),
           "attention", q, bias);
-    double pairs = (double)q->shape[0] * (double)q->shape[1] * (double)k->shape[1];
-    be->work.attention_flops += 2.0 * pairs * (double)(q->shape[2] + v->shape[2]);
-    count_bytes(be, q), count_bytes(be, k), count_bytes(be, v), count_bytes(be, y);
+    count_bytes(be, q), count_bytes(be, y);
+    count_attention(be, q, k, v);
+    if (p->more_k) count_attention(be, q, p->more_k, p->more_v);
     RUN(q->shape[1] == k->shape[1] ? ZOE_KIND_ATTENTION : ZOE_KIND_CROSS_ATTENTION, be->ops->attention(be, y, q, k, v, p));
+}
+
+int zoe_attention_apart(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                        const zoe_attention *p) {
+    zoe_attention first = *p, second = {.scale = p->scale};
+    zoe_tensor memory;
+    size_t mark = zoe_arena_mark(be);
+    first.more_k = first.more_v = NULL;
+    ZOE_TRY(be->ops->attention(be, y, q, k, v, &first));
+    ZOE_TRY(ZOE_NEW(be, &memory, y->dtype, y->shape[1], y->shape[0] * y->shape[2]));
+    zoe_tensor more = zoe_view_heads(&memory, y->shape[0]);
+    int status = be->ops->attention(be, &more, q, p->more_k, p->more_v, &second);
+    if (status == ZOE_OK) status = be->ops->lincomb(be, y, 2, (const zoe_tensor *[]){y, &more}, (float[]){1, 1});
+    zoe_arena_release(be, mark);
+    return status;
 }
 
 /* Frames of x's kind, each dense, that may lie anywhere. */

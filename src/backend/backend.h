@@ -69,6 +69,8 @@ typedef struct zoe_attention {
     const zoe_tensor *relative_bias;
     /* The last key stands for this many equal ones: ln(repeats) is added to its logit. 0 and 1: itself alone. */
     int64_t last_key_repeats;
+    /* softmax(scale q more_k^T) more_v is added, of the shapes of k and v but for the number of tokens; or NULL */
+    const zoe_tensor *more_k, *more_v;
 } zoe_attention;
 
 /*
@@ -288,6 +290,10 @@ int zoe_op_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const
  * dense. */
 int zoe_op_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
                      const zoe_attention *p);
+
+/* For backends: attention to k and v and to more_k and more_v one after the other, with memory of the arena between. */
+int zoe_attention_apart(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                        const zoe_attention *p);
 
 /* y [frames', height', width', out], x [frames, height, width, in], w [out, kt, kh, kw, in]. */
 int zoe_op_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p);

@@ -132,6 +132,7 @@ static bool choose_tiles(const zoe_cpu *cpu, attention *t, int64_t tokens, int64
 int zoe_cpu_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
                       const zoe_attention *p) {
     zoe_cpu *cpu = zoe_cpu_of(be);
+    if (p->more_k) return zoe_attention_apart(be, y, q, k, v, p);
     const zoe_tensor *all[] = {y, q, k, v};
     for (int i = 0; i < 4; i++) ZOE_TRY(zoe_cpu_need_f32(be, "attention", all[i]));
     attention t =

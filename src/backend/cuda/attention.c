@@ -1,6 +1,7 @@
 /*
- * softmax(scale q k^T + bias) v, by one of these ways. For long sequences of bf16: through int8 and e4m3 where that was
- * asked for, else a kernel of ours on Hopper or cuDNN. For a few keys and repeated ones: another kernel of ours.
+ * softmax(scale q k^T + bias) v, by one of these ways. Of bf16: to keys that fit into shared memory on Hopper, and to two
+ * sets of such keys, by a kernel of ours. For long sequences: through int8 and e4m3 where that was asked for, else a kernel
+ * of ours on Hopper or cuDNN. For a few keys and repeated ones elsewhere: another kernel of ours.
  * For everything else (float32, wide heads, biases): two products with a softmax between, for as many queries at a time as
  * a bounded piece of memory holds.
  */
@@ -46,9 +47,27 @@ static zoe_cuda_flash describe(zoe_tensor *y, const zoe_tensor *q, const zoe_ten
                             .last = last};
 }
 
-/* On a chip like the one that it was measured on, cuDNN is slower for heads of 128 channels and faster for those of 64. */
-static bool hopper(const zoe_cuda *cuda, const zoe_cuda_flash *f) {
-    return cuda->level == 90 && f->dim == 128;
+/* Whether kernels of ours take this, described in *f then. */
+static bool ours(zoe_cuda_flash *f, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                 const zoe_attention *p) {
+    if (p->relative_bias || !narrow(y, q, k, v) || (q->shape[2] != 64 && q->shape[2] != 128)) return false;
+    if (q->shape[1] >= INT32_MAX || k->shape[1] >= INT32_MAX || q->shape[0] > 65535) return false;
+    *f = describe(y, q, k, v, p->scale, p->last_key_repeats > 1 ? logf((float)p->last_key_repeats) : 0);
+    return true;
+}
+
+/* Whether the keys of all `count` sets stay in shared memory. */
+static bool few(const zoe_cuda *cuda, const zoe_cuda_flash *f, int count) {
+    return cuda->level == 90 && zoe_cuda_flash_few_fits(f, count, cuda->shared_bytes);
+}
+
+static int attend_few(zoe_cuda *cuda, const zoe_cuda_flash *f, int count, bool add) {
+    cudaError_t error = zoe_cuda_launch_flash_few(f, count, add, cuda->processors, cuda->stream);
+    return zoe_cuda_check(&cuda->base, error, "attention");
+}
+
+static int portable(zoe_cuda *cuda, const zoe_cuda_flash *f) {
+    return zoe_cuda_check(&cuda->base, zoe_cuda_launch_flash(f, cuda->stream), "attention");
 }
 
 static int sage(zoe_cuda *cuda, const zoe_cuda_flash *f) {
@@ -58,6 +77,33 @@ static int sage(zoe_cuda *cuda, const zoe_cuda_flash *f) {
     int status = zoe_cuda_check(&cuda->base, zoe_cuda_launch_sage(f, memory.data, cuda->level, cuda->stream), "attention");
     zoe_arena_release(&cuda->base, mark);
     return status;
+}
+
+/* By the kernel of ours that is best for it; not *done: if cuDNN has nothing better. */
+static int attend(zoe_cuda *cuda, const zoe_cuda_flash *f, bool *done) {
+    bool short_row = f->keys <= FEW_KEYS;
+    *done = true;
+    if (few(cuda, f, 1)) return attend_few(cuda, f, 1, false);
+    if (f->last == 0 && !short_row && cuda->base.sage) return sage(cuda, f);
+    /* On a chip like the one that it was measured on, cuDNN is slower for heads of 128 channels, faster for those of 64. */
+    if (cuda->level == 90 && f->dim == 128)
+        return zoe_cuda_check(&cuda->base, zoe_cuda_launch_flash_hopper(f, cuda->stream), "attention");
+    *done = f->last != 0 || short_row;
+    return *done ? portable(cuda, f) : ZOE_OK;
+}
+
+/* To two sets of keys: in one launch, or the second by one that adds to the first's result. */
+static int attend_both(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                       const zoe_attention *p) {
+    zoe_backend *be = &cuda->base;
+    zoe_attention first = *p, second = {.scale = p->scale};
+    zoe_cuda_flash f[2];
+    first.more_k = first.more_v = NULL;
+    if (!ours(&f[0], y, q, k, v, &first) || !ours(&f[1], y, q, p->more_k, p->more_v, &second) || !few(cuda, &f[1], 1))
+        return zoe_attention_apart(be, y, q, k, v, p);
+    if (few(cuda, f, 2)) return attend_few(cuda, f, 2, false);
+    ZOE_TRY(zoe_cuda_attention(be, y, q, k, v, &first));
+    return attend_few(cuda, &f[1], 1, true);
 }
 
 /* Queries q0 .. q0 + count with scores and p of [heads, count, padded keys]. */
@@ -139,18 +185,15 @@ int zoe_cuda_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, cons
                             zoe_dtype_name(y->dtype), zoe_dtype_name(all[i]->dtype));
     if (q->shape[0] <= 0 || q->shape[1] <= 0) return ZOE_OK;
     ZOE_CUDA(be, cudaSetDevice(cuda->device));
+    zoe_cuda_flash f;
+    bool kernels = !p->more_k && ours(&f, y, q, k, v, p), done = false;
+    if (p->more_k) return attend_both(cuda, y, q, k, v, p);
+    if (kernels) ZOE_TRY(attend(cuda, &f, &done));
     float last = p->last_key_repeats > 1 ? logf((float)p->last_key_repeats) : 0;
-    bool plain = !p->relative_bias && narrow(y, q, k, v), done = false;
-    bool ours = plain && (q->shape[2] == 64 || q->shape[2] == 128) && q->shape[1] < INT32_MAX && k->shape[1] < INT32_MAX &&
-                q->shape[0] <= 65535;
-    zoe_cuda_flash f = describe(y, q, k, v, p->scale, last);
-    bool few = last != 0 || k->shape[1] <= FEW_KEYS;
-    if (ours && !few && be->sage) return sage(cuda, &f);
-    if (ours && !few && hopper(cuda, &f))
-        return zoe_cuda_check(be, zoe_cuda_launch_flash_hopper(&f, cuda->stream), "attention");
-    if (plain && last == 0 && !(ours && few)) ZOE_TRY(zoe_cuda_sdpa_run(cuda, y, q, k, v, p->scale, &done));
+    if (!done && !p->relative_bias && last == 0 && narrow(y, q, k, v))
+        ZOE_TRY(zoe_cuda_sdpa_run(cuda, y, q, k, v, p->scale, &done));
     if (done) return ZOE_OK;
-    if (ours) return zoe_cuda_check(be, zoe_cuda_launch_flash(&f, cuda->stream), "attention");
+    if (kernels) return portable(cuda, &f);
     size_t mark = zoe_arena_mark(be);
     int status = unfused(cuda, y, q, k, v, p, last);
     zoe_arena_release(be, mark);

@@ -106,6 +106,7 @@ static int open_device(zoe_cuda *cuda, const zoe_plugin_settings *settings) {
                         cuda->device, properties.name, properties.major, properties.minor);
     if (settings->largest_level && settings->largest_level < cuda->level) cuda->level = settings->largest_level;
     cuda->processors = properties.multiProcessorCount;
+    cuda->shared_bytes = (int)properties.sharedMemPerBlockOptin;
     ZOE_CUDA(be, cudaMemGetInfo(&available, &total));
     zoe_cuda_pool_open(cuda);
     be->device_bytes = be->device_peak = (int64_t)(ZOE_DEVICE_CONTEXT + ZOE_DEVICE_WORKSPACE);

@@ -61,6 +61,7 @@ typedef struct zoe_cuda_marks {
 typedef struct zoe_cuda {
     zoe_backend base;
     int device, level, processors;
+    int shared_bytes; /* that a block may have */
     cudaStream_t stream;
     cublasLtHandle_t blas;
     void *blas_workspace;

@@ -3,10 +3,7 @@
  * and values through a ring in shared memory; each of two warpgroups keeps 64 queries. The warpgroups take turns at the
  * matrix unit, and each asks for the scores of its next tile before it hands in the product with the values of this one.
  */
-#include "backend/cuda/attention.cuh"
-#include "backend/cuda/bulk.cuh"
-#include "backend/cuda/mma.cuh"
-#include "backend/cuda/wgmma.cuh"
+#include "backend/cuda/flash_hopper.cuh"
 
 #define GROUPS  2
 #define STAGES  2
@@ -18,13 +15,6 @@
 /* Registers of a thread that fetches, and of one that computes: 65536 at most in all. */
 #define FETCHER_REGISTERS  24
 #define CONSUMER_REGISTERS 240
-
-/* How far, in powers of two, a row's scores may rise above what they are measured from before older sums are rescaled. */
-#define SLACK 8.0f
-
-typedef struct flash_maps {
-    CUtensorMap q, k, v;
-} flash_maps;
 
 using flash_ring = bulk_ring<QUERIES * D * 2, KEYS * D * 2, STAGES, GROUPS * 4>;
 
@@ -40,55 +30,6 @@ __device__ __forceinline__ void produce(const flash_maps &maps, int tiles, const
     ring.produce(
         tiles, [&](int t, uint32_t to, uint32_t barrier) { bring(to, &maps.k, t * KEYS, KEYS, barrier); },
         [&](int t, uint32_t to, uint32_t barrier) { bring(to, &maps.v, t * KEYS, KEYS, barrier); });
-}
-
-/* What a thread keeps of its two rows of the softmax. */
-struct rows {
-    float top[2], sum[2], correction[2];
-};
-
-/* Scores s become probabilities, of which `left` count. True: sums of before are to be multiplied by `correction`. */
-__device__ __forceinline__ bool soften(float (&s)[KEYS / 2], rows &r, float factor, int left) {
-    bool moved = false;
-    if (left < KEYS) {
-#pragma unroll
-        for (int j = 0; j < KEYS / 2; j++)
-            if (j / 4 * 8 + threadIdx.x % 4 * 2 + j % 2 >= left) s[j] = -INFINITY;
-    }
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float best[2] = {s[2 * half], s[2 * half + 1]};
-#pragma unroll
-        for (int j = 1; j < KEYS / 8; j++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) best[i] = fmaxf(best[i], s[4 * j + 2 * half + i]);
-        float top = fmaxf(best[0], best[1]);
-        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2)) * factor;
-        r.correction[half] = 1;
-        if (!(top <= r.top[half] + SLACK)) {
-            r.correction[half] = exp2_fast(r.top[half] - top);
-            r.top[half] = top;
-            r.sum[half] *= r.correction[half];
-            moved = true;
-        }
-        float part[2] = {0, 0};
-#pragma unroll
-        for (int j = 0; j < KEYS / 8; j++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                float &p = s[4 * j + 2 * half + i];
-                p = exp2_fast(__fmaf_rn(p, factor, -r.top[half]));
-                part[i] += p;
-            }
-        r.sum[half] += part[0] + part[1];
-    }
-    return __any_sync(0xffffffffu, moved);
-}
-
-__device__ __forceinline__ void pack(uint32_t (&operands)[KEYS / 4], const float (&p)[KEYS / 2]) {
-#pragma unroll
-    for (int i = 0; i < KEYS / 4; i++) operands[i] = pack_bf16(p[2 * i], p[2 * i + 1]);
 }
 
 __device__ __forceinline__ void ask_scores(float (&s)[KEYS / 2], uint32_t q, uint32_t k) {
@@ -121,8 +62,8 @@ __device__ __forceinline__ void pass_turn(int group) {
 __device__ __forceinline__ void consume(const zoe_cuda_flash &o, int tiles, const flash_ring &ring) {
     int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, stage = 0, phase = 0;
     uint32_t q = ring.base + group * 64 * 128, operands[KEYS / 4];
-    float factor = o.scale * 1.4426950408889634f, result[D / 2];
-    rows softmax = {{-INFINITY, -INFINITY}, {0, 0}, {1, 1}};
+    float factor = o.scale * 1.4426950408889634f, last = o.last / o.scale, result[D / 2];
+    flash_rows softmax = {{-INFINITY, -INFINITY}, {0, 0}, {1, 1}};
     if (group == 1) pass_turn(group);
     mbarrier_wait(ring.q_full(), 0);
     mbarrier_wait(ring.k_full(0), 0);
@@ -133,8 +74,8 @@ __device__ __forceinline__ void consume(const zoe_cuda_flash &o, int tiles, cons
         pass_turn(group);
         wgmma_wait<0>();
         if (lane == 0) mbarrier_arrive(ring.k_free(0));
-        soften(s, softmax, factor, o.keys);
-        pack(operands, s);
+        flash_soften<KEYS>(s, softmax, factor, o.keys, last);
+        flash_pack<KEYS>(operands, s);
     }
     for (int t = 1; t < tiles; t++) {
         int before = stage, before_phase = phase;
@@ -148,14 +89,14 @@ __device__ __forceinline__ void consume(const zoe_cuda_flash &o, int tiles, cons
         pass_turn(group);
         wgmma_wait<1>();
         if (lane == 0) mbarrier_arrive(ring.k_free(stage));
-        bool moved = soften(s, softmax, factor, o.keys - t * KEYS);
+        bool moved = flash_soften<KEYS>(s, softmax, factor, o.keys - t * KEYS, last);
         wgmma_wait<0>();
         if (lane == 0) mbarrier_arrive(ring.v_free(before));
         if (moved) {
 #pragma unroll
             for (int i = 0; i < D / 2; i++) result[i] *= softmax.correction[i / 2 % 2];
         }
-        pack(operands, s);
+        flash_pack<KEYS>(operands, s);
     }
     mbarrier_wait(ring.v_full(stage), phase);
     await_turn(group);
@@ -184,22 +125,12 @@ __global__ void __launch_bounds__(THREADS, 1)
 #endif
 }
 
-/* Boxes of 64 channels and `box` rows of a tensor [heads, rows, dim]. */
-static bool encode(CUtensorMap *map, const void *data, int dim, int rows, int heads, int64_t row, int64_t head, int box) {
-    cuuint64_t shape[3] = {(cuuint64_t)dim, (cuuint64_t)rows, (cuuint64_t)heads};
-    cuuint64_t strides[2] = {(cuuint64_t)row * 2, (cuuint64_t)head * 2};
-    cuuint32_t boxes[3] = {64, (cuuint32_t)box, 1}, steps[3] = {1, 1, 1};
-    return cuTensorMapEncodeTiled(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)data, shape, strides, boxes, steps,
-                                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
 cudaError_t zoe_cuda_launch_flash_hopper(const zoe_cuda_flash *p, cudaStream_t stream) {
     constexpr int bytes = flash_ring::bytes;
     flash_maps maps;
-    if (!encode(&maps.q, p->q, D, p->queries, p->heads, p->q_row, p->q_head, QUERIES) ||
-        !encode(&maps.k, p->k, D, p->keys, p->heads, p->k_row, p->k_head, KEYS) ||
-        !encode(&maps.v, p->v, D, p->keys, p->heads, p->v_row, p->v_head, KEYS))
+    if (!flash_map(&maps.q, p->q, D, p->queries, p->heads, p->q_row, p->q_head, QUERIES) ||
+        !flash_map(&maps.k, p->k, D, p->keys, p->heads, p->k_row, p->k_head, KEYS) ||
+        !flash_map(&maps.v, p->v, D, p->keys, p->heads, p->v_row, p->v_head, KEYS))
         return cudaErrorInvalidValue;
     cudaError_t error = cudaFuncSetAttribute(flash_wgmma_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error != cudaSuccess) return error;

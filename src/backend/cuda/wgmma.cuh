@@ -203,4 +203,18 @@ __device__ __forceinline__ void wgmma_bf16_standing<128>(float (&d)[64], const u
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
 }
 
+/* d[64, 48] = a[64, 16] b[48, 16]^T (+ d), of bf16; a in registers, b in shared memory. */
+__device__ __forceinline__ void wgmma_bf16_48(float (&d)[24], const uint32_t *a, uint64_t b, bool add) {
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %29, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23}, "
+                 "{%24, %25, %26, %27}, %28, add, 1, 1, 0;\n"
+                 "}"
+                 : ZOE_F8_OPERANDS(d, 0), ZOE_F8_OPERANDS(d, 8), ZOE_F8_OPERANDS(d, 16)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
+}
+
 #endif

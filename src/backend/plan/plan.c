@@ -136,10 +136,14 @@ static int plan_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, 
     return ZOE_OK;
 }
 
-/* Scores are written out for float32, biases and heads of uncommon width, for as many queries as a bounded piece holds. */
+/*
+ * Scores are written out for float32, biases and heads of uncommon width, for as many queries as a bounded piece holds. At
+ * most, attention to more keys has a result of its own until it is added.
+ */
 static int plan_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
                           const zoe_attention *p) {
     const int64_t bounded = (int64_t)128 << 20;
+    if (p->more_k) return zoe_attention_apart(be, y, q, k, v, p);
     int64_t dim = q->shape[2], keys = (k->shape[1] + 7) / 8 * 8;
     bool fused = y->dtype == ZOE_BF16 && !p->relative_bias && dim == v->shape[2] && (dim == 64 || dim == 128);
     int64_t row = q->shape[0] * keys * (4 + (int64_t)zoe_dtype_size(v->dtype)), most = bounded / row / 64 * 64;

@@ -270,17 +270,25 @@ static int self_attention(zoe_wan_denoiser *d, const zoe_projections *p, const z
     return zoe_nn_self_attention(d->be, x, &norm, p, &qk, &gate);
 }
 
-/* y [tokens, width] = attention of q to row `layer` of keys and values [layers, rows, width] */
-static int attend_context(zoe_wan_denoiser *d, int layer, const zoe_tensor *q, const zoe_tensor *keys,
-                          const zoe_tensor *values, int64_t repeats, zoe_tensor *y) {
+/* Row `layer` of keys or values [layers, rows, width], as [heads, rows, head_dim]. */
+static zoe_tensor layer_heads(const zoe_wan_denoiser *d, const zoe_tensor *all, int layer) {
+    zoe_tensor one = zoe_view_slice(all, 0, layer, 1);
+    one = ZOE_VIEW(&one, all->shape[1], d->width);
+    return zoe_view_heads(&one, d->config.heads);
+}
+
+/* y [tokens, width] = attention of q to the text, and to the image if there is one */
+static int attend_context(zoe_wan_denoiser *d, int layer, const zoe_wan_context *context, const zoe_tensor *q,
+                          zoe_tensor *y) {
     const zoe_wan_config *c = &d->config;
-    zoe_tensor key = zoe_view_slice(keys, 0, layer, 1), value = zoe_view_slice(values, 0, layer, 1);
-    key = ZOE_VIEW(&key, keys->shape[1], d->width);
-    value = ZOE_VIEW(&value, keys->shape[1], d->width);
-    zoe_tensor yh = zoe_view_heads(y, c->heads), qh = zoe_view_heads(q, c->heads);
-    zoe_tensor kh = zoe_view_heads(&key, c->heads), vh = zoe_view_heads(&value, c->heads);
-    return zoe_op_attention(d->be, &yh, &qh, &kh, &vh,
-                            &(zoe_attention){.scale = 1 / sqrtf((float)c->head_dim), .last_key_repeats = repeats});
+    zoe_attention p = {.scale = 1 / sqrtf((float)c->head_dim), .last_key_repeats = context->last_repeats};
+    zoe_tensor yh = zoe_view_heads(y, c->heads), qh = zoe_view_heads(q, c->heads), image_k, image_v;
+    zoe_tensor k = layer_heads(d, &context->keys, layer), v = layer_heads(d, &context->values, layer);
+    if (context->image_keys.rank) {
+        image_k = layer_heads(d, &context->image_keys, layer), image_v = layer_heads(d, &context->image_values, layer);
+        p.more_k = &image_k, p.more_v = &image_v;
+    }
+    return zoe_op_attention(d->be, &yh, &qh, &k, &v, &p);
 }
 
 /* x [tokens, width] += out(attention(norm(norm(x) q), text) + attention(.., image)) */
@@ -288,7 +296,7 @@ static int cross_attention(zoe_wan_denoiser *d, int layer, const zoe_wan_context
     zoe_backend *be = d->be;
     const block *b = &d->blocks[layer];
     int64_t tokens = x->shape[0];
-    zoe_tensor n, q, y, image;
+    zoe_tensor n, q, y;
     ZOE_TRY(ZOE_NEW(be, &q, be->dtype, tokens, d->width));
     size_t inner = zoe_arena_mark(be);
     ZOE_TRY(zoe_new_rows(be, &n, zoe_nn_rows_for(be, &b->cross.q), tokens, d->width));
@@ -297,12 +305,7 @@ static int cross_attention(zoe_wan_denoiser *d, int layer, const zoe_wan_context
     zoe_arena_release(be, inner);
     ZOE_TRY(ZOE_NEW(be, &y, be->dtype, tokens, d->width));
     ZOE_TRY(zoe_nn_norm(be, &q, &q, ZOE_NORM_RMS, (float)d->config.eps, &b->cross.norm_q.w, NULL, ZOE_ACT_NONE));
-    ZOE_TRY(attend_context(d, layer, &q, &context->keys, &context->values, context->last_repeats, &y));
-    if (context->image_keys.rank) {
-        ZOE_TRY(ZOE_NEW(be, &image, be->dtype, tokens, d->width));
-        ZOE_TRY(attend_context(d, layer, &q, &context->image_keys, &context->image_values, 0, &image));
-        ZOE_TRY(zoe_op_lincomb(be, &y, 2, (const zoe_tensor *[]){&y, &image}, (float[]){1, 1}));
-    }
+    ZOE_TRY(attend_context(d, layer, context, &q, &y));
     return zoe_nn_linear_add(be, x, &y, &b->cross.o, x, NULL, NULL);
 }
 
