@@ -61,8 +61,8 @@ static bool few(const zoe_cuda *cuda, const zoe_cuda_flash *f, int count) {
     return cuda->level == 90 && zoe_cuda_flash_few_fits(f, count, cuda->shared_bytes);
 }
 
-static int attend_few(zoe_cuda *cuda, const zoe_cuda_flash *f, int count, bool add) {
-    cudaError_t error = zoe_cuda_launch_flash_few(f, count, add, cuda->processors, cuda->stream);
+static int attend_few(zoe_cuda *cuda, const zoe_cuda_flash *f, int count) {
+    cudaError_t error = zoe_cuda_launch_flash_few(f, count, cuda->processors, cuda->stream);
     return zoe_cuda_check(&cuda->base, error, "attention");
 }
 
@@ -83,7 +83,7 @@ static int sage(zoe_cuda *cuda, const zoe_cuda_flash *f) {
 static int attend(zoe_cuda *cuda, const zoe_cuda_flash *f, bool *done) {
     bool short_row = f->keys <= FEW_KEYS;
     *done = true;
-    if (few(cuda, f, 1)) return attend_few(cuda, f, 1, false);
+    if (few(cuda, f, 1)) return attend_few(cuda, f, 1);
     if (f->last == 0 && !short_row && cuda->base.sage) return sage(cuda, f);
     /* On a chip like the one that it was measured on, cuDNN is slower for heads of 128 channels, faster for those of 64. */
     if (cuda->level == 90 && f->dim == 128)
@@ -92,18 +92,14 @@ static int attend(zoe_cuda *cuda, const zoe_cuda_flash *f, bool *done) {
     return *done ? portable(cuda, f) : ZOE_OK;
 }
 
-/* To two sets of keys: in one launch, or the second by one that adds to the first's result. */
+/* To two sets of keys. */
 static int attend_both(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
                        const zoe_attention *p) {
-    zoe_backend *be = &cuda->base;
-    zoe_attention first = *p, second = {.scale = p->scale};
+    zoe_attention second = {.scale = p->scale};
     zoe_cuda_flash f[2];
-    first.more_k = first.more_v = NULL;
-    if (!ours(&f[0], y, q, k, v, &first) || !ours(&f[1], y, q, p->more_k, p->more_v, &second) || !few(cuda, &f[1], 1))
-        return zoe_attention_apart(be, y, q, k, v, p);
-    if (few(cuda, f, 2)) return attend_few(cuda, f, 2, false);
-    ZOE_TRY(zoe_cuda_attention(be, y, q, k, v, &first));
-    return attend_few(cuda, &f[1], 1, true);
+    if (ours(&f[0], y, q, k, v, p) && ours(&f[1], y, q, p->more_k, p->more_v, &second) && few(cuda, f, 2))
+        return attend_few(cuda, f, 2);
+    return zoe_attention_apart(&cuda->base, y, q, k, v, p);
 }
 
 /* Queries q0 .. q0 + count with scores and p of [heads, count, padded keys]. */

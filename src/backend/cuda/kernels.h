@@ -134,13 +134,11 @@ cudaError_t zoe_cuda_launch_flash(const zoe_cuda_flash *p, cudaStream_t stream);
 /* On wgmma, for heads of 128 channels: compute capability 9.0 only. */
 cudaError_t zoe_cuda_launch_flash_hopper(const zoe_cuda_flash *p, cudaStream_t stream);
 
-/*
- * The same for a few keys, which stay in shared memory, or for `count` sets of such keys, whose results are added up; with
- * `add`, to what is in y. The sets differ in k, v, keys and `last` alone.
- */
+/* The same for a few keys, which stay in shared memory, or for two sets of them, whose results are added up. The sets
+ * differ in k, v, keys and `last` alone. */
 #define ZOE_CUDA_KEY_SETS 2
 bool zoe_cuda_flash_few_fits(const zoe_cuda_flash *p, int count, int shared_bytes);
-cudaError_t zoe_cuda_launch_flash_few(const zoe_cuda_flash *p, int count, bool add, int processors, cudaStream_t stream);
+cudaError_t zoe_cuda_launch_flash_few(const zoe_cuda_flash *p, int count, int processors, cudaStream_t stream);
 
 /* The same, but for `last`, through int8 and e4m3, for many keys. `memory`: zoe_cuda_sage_bytes() of the device's memory.
  */

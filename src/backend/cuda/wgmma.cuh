@@ -151,6 +151,33 @@ __device__ __forceinline__ uint64_t wgmma_standing_tile(uint32_t address, uint32
 /* d[64, COLS] = a[64, 16] b[COLS, 16]^T (+ d), of bf16 tiles in shared memory. */
 template <int COLS> __device__ __forceinline__ void wgmma_bf16_to(float (&d)[COLS / 2], uint64_t a, uint64_t b, bool add);
 
+template <> __device__ __forceinline__ void wgmma_bf16_to<48>(float (&d)[24], uint64_t a, uint64_t b, bool add) {
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %26, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23}, "
+                 "%24, %25, add, 1, 1, 0, 0;\n"
+                 "}"
+                 : ZOE_F8_OPERANDS(d, 0), ZOE_F8_OPERANDS(d, 8), ZOE_F8_OPERANDS(d, 16)
+                 : "l"(a), "l"(b), "r"((int)add));
+}
+
+template <> __device__ __forceinline__ void wgmma_bf16_to<96>(float (&d)[48], uint64_t a, uint64_t b, bool add) {
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %50, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
+                 "%48, %49, add, 1, 1, 0, 0;\n"
+                 "}"
+                 : ZOE_F32_OPERANDS(d, 0), ZOE_F8_OPERANDS(d, 32), ZOE_F8_OPERANDS(d, 40)
+                 : "l"(a), "l"(b), "r"((int)add));
+}
+
 template <> __device__ __forceinline__ void wgmma_bf16_to<176>(float (&d)[88], uint64_t a, uint64_t b, bool add) {
     asm volatile("{\n"
                  ".reg .pred add;\n"
@@ -200,20 +227,6 @@ __device__ __forceinline__ void wgmma_bf16_standing<128>(float (&d)[64], const u
                  "{%64, %65, %66, %67}, %68, add, 1, 1, 1;\n"
                  "}"
                  : ZOE_F32_OPERANDS(d, 0), ZOE_F32_OPERANDS(d, 32)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
-}
-
-/* d[64, 48] = a[64, 16] b[48, 16]^T (+ d), of bf16; a in registers, b in shared memory. */
-__device__ __forceinline__ void wgmma_bf16_48(float (&d)[24], const uint32_t *a, uint64_t b, bool add) {
-    asm volatile("{\n"
-                 ".reg .pred add;\n"
-                 "setp.ne.b32 add, %29, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23}, "
-                 "{%24, %25, %26, %27}, %28, add, 1, 1, 0;\n"
-                 "}"
-                 : ZOE_F8_OPERANDS(d, 0), ZOE_F8_OPERANDS(d, 8), ZOE_F8_OPERANDS(d, 16)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
 }
 
