@@ -351,7 +351,7 @@ static void check_norm_rows(checker *c, const form *f, int64_t rows, int64_t wid
 }
 
 void check_quantised_rows(checker *c) {
-    static const int64_t widths[] = {17, 96, 256, 1024, 1536, 5120, 8192, 13824};
+    static const int64_t widths[] = {17, 96, 256, 1024, 1536, 5120, 8192, 8960, 13824};
     if (!c->be->ops->quantised_rows) return;
     for (int f = 0; f < 2; f++)
         for (int w = 0; w < 8; w++)

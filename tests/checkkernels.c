@@ -104,6 +104,15 @@ static void linear(checker *c) {
                                                .f = (fill)f,
                                                .bias = true,
                                                .l = STRIDED});
+    for (int n = 0; n < 8; n++) /* one gate for more rows than there are inputs */
+        check_linear(c, &(linear_case){.rows = 520,
+                                       .in = 128,
+                                       .out = 96,
+                                       .weight = c->be->dtype,
+                                       .gate = true,
+                                       .bias = n & 1,
+                                       .residual = n & 2,
+                                       .l = n & 4 ? STRIDED : DENSE});
     for (int n = 0; n < 16; n++) /* whole vectors, as real networks have them */
         check_linear(c, &(linear_case){.rows = n % 4 == 3 ? 5 : 130,
                                        .in = 256,

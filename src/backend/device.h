@@ -21,6 +21,15 @@
 #define ZOE_DEVICE_HOST ((int64_t)540 << 20)
 #define ZOE_DEVICE_LATE ((int64_t)96 << 20)
 
+/*
+ * Whether a product of bf16 multiplies the weights [out, in] by its gate first: with one gate for all rows, and enough of
+ * them, that is less work than a pass over the result, and needs less memory than a product that waits for it.
+ */
+static inline bool zoe_device_folds_gate(const zoe_linear *p, const zoe_tensor *y, int64_t rows, int64_t in) {
+    return p->gate && !p->row_group && p->act == ZOE_ACT_NONE && y->dtype == ZOE_BF16 &&
+           (!p->residual || p->residual->dtype == ZOE_BF16) && rows >= in && in % 8 == 0;
+}
+
 static inline size_t zoe_device_pages(size_t bytes, size_t page) {
     return (bytes + page - 1) / page * page;
 }

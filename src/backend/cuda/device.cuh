@@ -102,6 +102,8 @@ __device__ __forceinline__ float activation(float x, int act) {
 /* The same for a result that is written as T: bf16 keeps 8 bits of what quick instructions have at least 20 of. */
 template <typename T> __device__ __forceinline__ float activation_for(float x, int act) {
     if (sizeof(T) == 2 && act == ZOE_CUDA_ACT_SILU) return __fdividef(x, 1.0f + __expf(-x));
+    if (sizeof(T) == 2 && act == ZOE_CUDA_ACT_GELU_TANH) /* x / (1 + e^-2u), of which the tanh is of u */
+        return __fdividef(x, 1.0f + exp2_fast(x * fmaf(-0.10294324f, x * x, -2.3022082f)));
     return activation(x, act);
 }
 

@@ -266,6 +266,28 @@ cudaError_t zoe_cuda_launch_fold_gate(float *scale_out, void *bias_out, const fl
     return cudaGetLastError();
 }
 
+/* A block takes a row of the weights. */
+__global__ void __launch_bounds__(THREADS)
+    gate_weights_kernel(bf16 *weights_out, bf16 *bias_out, const bf16 *weights, const float *bias, const float *gate,
+                        int64_t cols) {
+    int64_t row = blockIdx.x;
+    float g = gate[row], v[8];
+    for (int64_t i = threadIdx.x * 8; i < cols; i += THREADS * 8) {
+        load8(v, weights + row * cols + i);
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[j] *= g;
+        store8(weights_out + row * cols + i, v);
+    }
+    if (threadIdx.x == 0) bias_out[row] = __float2bfloat16_rn(bias ? bias[row] * g : 0);
+}
+
+cudaError_t zoe_cuda_launch_gate_weights(void *weights_out, void *bias_out, const void *weights, const float *bias,
+                                         const float *gate, int64_t rows, int64_t cols, cudaStream_t stream) {
+    gate_weights_kernel<<<(unsigned)rows, THREADS, 0, stream>>>((bf16 *)weights_out, (bf16 *)bias_out,
+                                                                (const bf16 *)weights, bias, gate, cols);
+    return cudaGetLastError();
+}
+
 __global__ void __launch_bounds__(THREADS) finite_kernel(int *flag, const void *x, int type, int64_t count) {
     bool good = true;
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count; i += (int64_t)gridDim.x * THREADS)

@@ -58,6 +58,10 @@ cudaError_t zoe_cuda_launch_few_rows(const zoe_cuda_finish *p, const void *x, in
 cudaError_t zoe_cuda_launch_fold_gate(float *scale_out, void *bias_out, const float *scale, const float *bias,
                                       const float *gate, int64_t count, cudaStream_t stream);
 
+/* weights_out [rows, cols] and bias_out of bf16: those of before times a gate for each row. Depth in multiples of eight. */
+cudaError_t zoe_cuda_launch_gate_weights(void *weights_out, void *bias_out, const void *weights, const float *bias,
+                                         const float *gate, int64_t rows, int64_t cols, cudaStream_t stream);
+
 /* A matrix of int4 or nvfp4 (backend/quantised.h): made from x, or widened to y of bf16 or f32. */
 typedef struct zoe_cuda_four_bits {
     const void *x;

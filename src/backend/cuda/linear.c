@@ -36,6 +36,21 @@ int zoe_cuda_epilogue_bias(zoe_cuda *cuda, const zoe_tensor *y, const zoe_linear
     return ZOE_OK;
 }
 
+/* y = residual + (gate W) x + gate bias, where that is the better way. */
+static int gated(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p,
+                 zoe_cuda_product g) {
+    zoe_backend *be = &cuda->base;
+    zoe_tensor weights, bias;
+    ZOE_TRY(ZOE_NEW(be, &weights, ZOE_BF16, g.cols, g.depth));
+    ZOE_TRY(ZOE_NEW(be, &bias, ZOE_BF16, g.cols));
+    ZOE_CUDA(be, zoe_cuda_launch_gate_weights(weights.data, bias.data, w->data, p->bias ? p->bias->data : NULL,
+                                              p->gate->data, g.cols, g.depth, cuda->stream));
+    if (p->bias) g.epilogue = CUBLASLT_EPILOGUE_BIAS;
+    if (p->residual) g.beta = 1, g.ldc = zoe_cuda_row_stride(p->residual);
+    return zoe_cuda_multiply(cuda, &g, y->data, x->data, weights.data, p->residual ? p->residual->data : NULL,
+                             p->bias ? bias.data : NULL);
+}
+
 /*
  * All in one type: the product takes bias, tanh GELU and an ungated residual along; the rest follows. cuBLASLt's GELU is
  * good to five digits, which is enough for bf16 alone.
@@ -59,6 +74,7 @@ static int product(zoe_cuda *cuda, zoe_tensor *y, const zoe_tensor *x, const zoe
                           .out = y->dtype,
                           .epilogue = CUBLASLT_EPILOGUE_DEFAULT,
                           .alpha = 1};
+    if (zoe_device_folds_gate(p, y, rows, g.depth) && (uintptr_t)w->data % 16 == 0) return gated(cuda, y, x, w, p, g);
     if (whole) {
         ZOE_TRY(zoe_cuda_epilogue_bias(cuda, y, p, &bias));
         bool gelu = p->act == ZOE_ACT_GELU_TANH;

@@ -48,10 +48,16 @@ __device__ __forceinline__ void rotate8(const zoe_cuda_rows &p, float *v, int64_
     }
 }
 
+/* A block takes several rows of up to a warp each, or one. */
+__host__ __device__ constexpr int threads_for(int lanes) {
+    return lanes > 32 ? lanes : THREADS;
+}
+
 /* Rows of whole vectors of eight, kept in registers between the passes. NARROW: y is of int8 or fp8. */
 template <typename T, int LANES, int VECTORS, bool NARROW>
-__global__ void __launch_bounds__(THREADS) rows_kernel(zoe_cuda_rows p) {
-    int64_t rows = p.tokens * p.parts, row = (int64_t)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
+__global__ void __launch_bounds__(threads_for(LANES)) rows_kernel(zoe_cuda_rows p) {
+    constexpr int at_once = threads_for(LANES) / LANES;
+    int64_t rows = p.tokens * p.parts, row = (int64_t)blockIdx.x * at_once + threadIdx.x / LANES;
     bool valid = row < rows;
     if (!valid) row = rows - 1;
     int lane = threadIdx.x % LANES, vectors = p.width / 8;
@@ -207,8 +213,9 @@ __global__ void __launch_bounds__(THREADS) any_rows_kernel(zoe_cuda_rows p) {
 }
 
 template <typename T, int LANES, int VECTORS, bool NARROW> static void launch(const zoe_cuda_rows *p, cudaStream_t stream) {
-    int64_t rows = p->tokens * p->parts, step = THREADS / LANES;
-    rows_kernel<T, LANES, VECTORS, NARROW><<<(unsigned)((rows + step - 1) / step), THREADS, 0, stream>>>(*p);
+    int threads = threads_for(LANES);
+    int64_t rows = p->tokens * p->parts, step = threads / LANES;
+    rows_kernel<T, LANES, VECTORS, NARROW><<<(unsigned)((rows + step - 1) / step), threads, 0, stream>>>(*p);
 }
 
 /* False where the row is too wide to be kept in registers. */
@@ -232,14 +239,18 @@ template <typename T, bool NARROW> static bool launch_vectors(const zoe_cuda_row
         launch<T, 16, 4, NARROW>(p, stream);
     else if (vectors <= 128)
         launch<T, 32, 4, NARROW>(p, stream);
+    else if (vectors <= 192)
+        launch<T, 32, 6, NARROW>(p, stream);
     else if (vectors <= 256)
-        launch<T, 256, 1, NARROW>(p, stream);
+        launch<T, 64, 4, NARROW>(p, stream);
     else if (vectors <= 512)
-        launch<T, 256, 2, NARROW>(p, stream);
+        launch<T, 128, 4, NARROW>(p, stream);
+    else if (vectors <= 640)
+        launch<T, 128, 5, NARROW>(p, stream);
     else if (vectors <= 768)
-        launch<T, 256, 3, NARROW>(p, stream);
-    else if (NARROW && vectors <= 1280) /* hidden rows of an MLP */
-        launch<T, 256, 5, NARROW>(p, stream);
+        launch<T, 192, 4, NARROW>(p, stream);
+    else if (NARROW && vectors <= 1120) /* hidden rows of an MLP */
+        launch<T, 224, 5, NARROW>(p, stream);
     else if (NARROW && vectors <= 1792)
         launch<T, 256, 7, NARROW>(p, stream);
     else

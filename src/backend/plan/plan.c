@@ -107,14 +107,16 @@ static int scratch(zoe_backend *be, int64_t bytes) {
 }
 
 /*
- * A residual that is gated, or added to an activation, waits for the product beside it. Rows are quantised for weights that
- * are; sums of integers are kept for some rows at a time; weights of four bits are widened.
+ * A residual that is gated, or added to an activation, waits for the product beside it, or weights are gated. Rows are
+ * quantised for weights that are; sums of integers are kept for some rows at a time; weights of four bits are widened.
  */
 static int plan_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_linear *p) {
     const int64_t at_a_time = 4096;
     int64_t rows = zoe_tensor_rows(x), in = w->shape[1], out = w->shape[0], bytes = 0;
     int64_t size = (int64_t)zoe_dtype_size(be->dtype), some = rows < at_a_time ? rows : at_a_time;
     bool bends = p->act != ZOE_ACT_NONE, apart = p->residual && (bends || p->gate || p->residual->dtype != y->dtype);
+    bool folds = x->dtype == ZOE_BF16 && (w->dtype == ZOE_BF16 || w->dtype == ZOE_I4 || w->dtype == ZOE_F4_E2M1) &&
+                 zoe_device_folds_gate(p, y, rows, in);
     if (zoe_is_quantised(y)) bytes += rows * out * size;
     if (w->dtype == ZOE_I8 || w->dtype == ZOE_F8_E4M3) {
         if (!zoe_is_quantised(x)) bytes += zoe_quantised_bytes(w->dtype, rows, in, 0);
@@ -123,6 +125,7 @@ static int plan_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, cons
     } else if (zoe_is_quantised(w)) {
         bytes += out * in * size;
     }
+    if (folds) apart = false, bytes += (out * in + out) * size;
     return scratch(be, bytes + (apart ? rows * out * size : 0));
 }
 
