@@ -4,7 +4,7 @@
 
 /* Rows of the MLP's hidden layer computed at a time: enough to fill the machine, few enough to stay small. */
 #define MLP_ROWS        4096
-#define MLP_ROWS_DEVICE 16384
+#define MLP_ROWS_DEVICE 32768
 
 int zoe_nn_modulation(zoe_backend *be, const zoe_time_layers *layers, int64_t sinusoid, int64_t groups,
                       const double *timesteps, zoe_modulation *m) {

@@ -240,7 +240,7 @@ template <typename T, bool NARROW> static bool launch_vectors(const zoe_cuda_row
     else if (vectors <= 128)
         launch<T, 32, 4, NARROW>(p, stream);
     else if (vectors <= 192)
-        launch<T, 32, 6, NARROW>(p, stream);
+        launch<T, 64, 3, NARROW>(p, stream);
     else if (vectors <= 256)
         launch<T, 64, 4, NARROW>(p, stream);
     else if (vectors <= 512)
@@ -249,10 +249,10 @@ template <typename T, bool NARROW> static bool launch_vectors(const zoe_cuda_row
         launch<T, 128, 5, NARROW>(p, stream);
     else if (vectors <= 768)
         launch<T, 192, 4, NARROW>(p, stream);
-    else if (NARROW && vectors <= 1120) /* hidden rows of an MLP */
-        launch<T, 224, 5, NARROW>(p, stream);
+    else if (NARROW && vectors <= 1152) /* hidden rows of an MLP */
+        launch<T, 288, 4, NARROW>(p, stream);
     else if (NARROW && vectors <= 1792)
-        launch<T, 256, 7, NARROW>(p, stream);
+        launch<T, 448, 4, NARROW>(p, stream);
     else
         return false;
     return true;
