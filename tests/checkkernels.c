@@ -255,10 +255,10 @@ static void check_qk(checker *c, int64_t tokens, int64_t heads, int64_t head, in
 }
 
 static void qk_prepare(checker *c) {
-    static const int64_t heads[] = {1, 3, 5}, sizes[] = {2, 3, 6, 16, 40, 128}, tokens[] = {1, 9};
+    static const int64_t heads[] = {1, 3, 5, 8}, sizes[] = {2, 3, 6, 16, 40, 64, 128}, tokens[] = {1, 9};
     int n = 0;
-    for (int h = 0; h < 3; h++)
-        for (int s = 0; s < 6; s++)
+    for (int h = 0; h < 4; h++)
+        for (int s = 0; s < 7; s++)
             for (int t = 0; t < 2; t++)
                 for (int i = 0; i < 6; i++) check_qk(c, tokens[t], heads[h], sizes[s], n++);
     for (int i = 0; i < 24; i++) check_qk(c, 21, i < 12 ? 12 : 40, 128, i);

@@ -2,6 +2,7 @@
 #include "backend/cuda/device.cuh"
 
 #define THREADS 256
+#define HEADS   4 /* of a token that are prepared together */
 
 /* ---- norm and rotation ---- */
 
@@ -146,6 +147,54 @@ __global__ void __launch_bounds__(threads_for(LANES)) rows_kernel(zoe_cuda_rows 
     }
 }
 
+/* Some heads of a token a group of threads, LANES * 8 channels each: what all heads share is read once. */
+template <typename T, int LANES> __global__ void __launch_bounds__(THREADS) heads_kernel(zoe_cuda_rows p) {
+    int64_t sets = p.parts / HEADS, set = (int64_t)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
+    bool valid = set < p.tokens * sets;
+    if (!valid) set = p.tokens * sets - 1;
+    int column = threadIdx.x % LANES * 8;
+    int64_t token = set / sets, from = set % sets * HEADS * p.width + column;
+    const T *x = (const T *)p.x + token * p.ldx + from;
+    T *y = (T *)p.y + token * p.ldy + from;
+    float v[HEADS][8], weight[8], bias[8];
+#pragma unroll
+    for (int i = 0; i < HEADS; i++) load8(v[i], x + i * p.width);
+#pragma unroll
+    for (int j = 0; j < 8; j++) weight[j] = 1, bias[j] = 0;
+    if (p.weight) load8(weight, p.weight + column);
+    if (p.bias) load8(bias, p.bias + column);
+#pragma unroll
+    for (int i = 0; i < HEADS; i++) {
+        float sum = 0, squares = 0, mean = 0, factor;
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum += v[i][j];
+        if (p.kind == ZOE_CUDA_NORM_LAYER) mean = group_sum<LANES>(sum) / (float)p.width;
+#pragma unroll
+        for (int j = 0; j < 8; j++) squares += (v[i][j] - mean) * (v[i][j] - mean);
+        finish_statistics<LANES>(p, squares, &factor);
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[i][j] = (v[i][j] - mean) * factor * weight[j] + bias[j];
+        if (p.cos) rotate8(p, v[i], token, column / 2);
+    }
+#pragma unroll
+    for (int i = 0; i < HEADS; i++)
+        if (valid) store8(y + i * p.width, v[i]);
+}
+
+/* False where these are no heads of a width that the kernel is made for. */
+template <typename T> static bool launch_heads(const zoe_cuda_rows *p, cudaStream_t stream) {
+    bool plain = !p->scale && !p->shift && p->act == ZOE_CUDA_ACT_NONE && p->kind != ZOE_CUDA_NORM_NONE;
+    int64_t lanes = p->width / 8, blocks = (p->tokens * (p->parts / HEADS) * lanes + THREADS - 1) / THREADS;
+    if (!plain || p->parts % HEADS || (p->cos && p->pairs != p->width / 2)) return false;
+    if (p->width == 64)
+        heads_kernel<T, 8><<<(unsigned)blocks, THREADS, 0, stream>>>(*p);
+    else if (p->width == 128)
+        heads_kernel<T, 16><<<(unsigned)blocks, THREADS, 0, stream>>>(*p);
+    else
+        return false;
+    return true;
+}
+
 /* Two neighbours of a row; `column` counts in the part. */
 __device__ __forceinline__ void row_pair(const zoe_cuda_rows &p, int64_t token, int part, int column, float mean,
                                          float factor, float (&v)[2]) {
@@ -271,6 +320,9 @@ cudaError_t zoe_cuda_launch_rows(const zoe_cuda_rows *p, cudaStream_t stream) {
     int64_t rows = p->tokens * p->parts;
     bool narrow = p->y_type == ZOE_I8 || p->y_type == ZOE_F8_E4M3, whole = whole_vectors(p), done = false;
     if (rows <= 0) return cudaSuccess;
+    if (whole && p->x_type == ZOE_BF16 && p->y_type == ZOE_BF16) done = launch_heads<bf16>(p, stream);
+    if (whole && p->x_type == ZOE_F32 && p->y_type == ZOE_F32) done = launch_heads<float>(p, stream);
+    if (done) return cudaGetLastError();
     if (whole && p->x_type == ZOE_BF16 && narrow) done = launch_vectors<bf16, true>(p, stream);
     if (whole && p->x_type == ZOE_F32 && narrow) done = launch_vectors<float, true>(p, stream);
     if (whole && p->x_type == ZOE_BF16 && p->y_type == ZOE_BF16) done = launch_vectors<bf16, false>(p, stream);
