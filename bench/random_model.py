@@ -5,7 +5,9 @@ The text encoder has the published width but one small layer, so that the folder
 --whole-text it has the published size (XXL).
 """
 import argparse
+import concurrent.futures
 import json
+import os
 import pathlib
 import random
 import re
@@ -55,11 +57,24 @@ def write(path, tensors, holes=False):
         if holes:
             file.truncate(8 + len(text) + at)
             return
-        for name, shape in tensors:
-            size = header[name]["data_offsets"][1] - header[name]["data_offsets"][0]
-            source = NEAR_ONE if "norm" in name else SMALL
-            while size > 0:
-                size -= file.write(source[: min(size, len(source))])
+        file.flush()
+        fill(file.fileno(), 8 + len(text), header)
+
+
+def fill(file, start, header):
+    """Writes every tensor's numbers, on many threads: one alone fills a page cache at 2 GB/s."""
+    jobs = []
+    for name, entry in header.items():
+        source = memoryview(NEAR_ONE if "norm" in name else SMALL)
+        at, end = (start + offset for offset in entry["data_offsets"])
+        while at < end:
+            size = min(end - at, len(source))
+            jobs.append((source[:size], at))
+            at += size
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for written, (data, _) in zip(pool.map(lambda job: os.pwrite(file, *job), jobs), jobs):
+            if written != len(data):
+                raise OSError("the disk is full")
 
 
 def expand(name):

@@ -38,8 +38,8 @@ static int check_output(cli_job *job) {
             return CLI_USAGE;
         }
     }
-    if (!request->output && !cli_name_output(request->prompt, job->output_name, sizeof job->output_name)) return CLI_FAILED;
-    return CLI_DONE;
+    if (request->output || request->dump) return CLI_DONE;
+    return cli_name_output(request->prompt, job->output_name, sizeof job->output_name) ? CLI_DONE : CLI_FAILED;
 }
 
 static void on_progress(void *user, const zoe_progress *state) {
@@ -50,7 +50,7 @@ static void on_progress(void *user, const zoe_progress *state) {
 static int make_video(cli_job *job) {
     int status = cli_job_open(job);
     if (status != ZOE_OK) return status;
-    if (!job->request.output) job->request.output = job->output_name;
+    if (!job->request.output && !job->request.dump) job->request.output = job->output_name;
     job->request.user = job;
     job->request.progress = on_progress;
     cli_progress_start(&job->progress, cli_value(job->args, "quiet") != NULL);
@@ -110,8 +110,9 @@ static int print_record(cli_job *job, int status) {
 static void print_summary(const cli_job *job) {
     const zoe_result *result = &job->result;
     char memory[32];
-    fprintf(stderr, "%s: %dx%d, %d frames, %g a second\n", job->request.output, result->width, result->height,
-            result->frames, result->fps);
+    const char *name = job->request.output ? job->request.output : job->request.dump;
+    fprintf(stderr, "%s: %dx%d, %d frames, %g a second\n", name, result->width, result->height, result->frames,
+            result->fps);
     for (int phase = 0; phase < ZOE_PHASE_COUNT; phase++)
         if (result->seconds[phase] > 0)
             fprintf(stderr, "  %-8s %8.2f s\n", zoe_phase_name((zoe_phase)phase), result->seconds[phase]);

@@ -60,7 +60,8 @@ static int run(const cli_args *args) {
     job.settings.plan_only = 1;
     if (exit_status == CLI_DONE) {
         int status = cli_job_open(&job);
-        if (status == ZOE_OK && !job.request.output) job.request.output = "video.mp4"; /* counts as `generate` would */
+        if (status == ZOE_OK && !job.request.output && !job.request.dump)
+            job.request.output = "video.mp4"; /* counts as `generate` would */
         if (status == ZOE_OK) status = zoe_plan_request(job.model, &job.request, &text);
         exit_status = cli_report(args, job.context, status, text, print_table);
     }

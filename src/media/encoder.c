@@ -25,9 +25,14 @@ typedef struct choice {
     const char *warning;
 } choice;
 
+/*
+ * Memory was measured: `libraries` in MiB by opening, `area` bytes for each pixel of a frame (with a border as codecs have)
+ * once `held` frames are on their way.
+ */
 struct zoe_encoder_kind {
     const char *ending, *muxer, *muxer_options;
     bool even, numbered, palette;
+    int libraries, area, held;
     choice choices[8];
 };
 
@@ -36,6 +41,9 @@ static const zoe_encoder_kind kinds[] = {
      .muxer = "mp4",
      .muxer_options = "movflags=+faststart",
      .even = true,
+     .libraries = 38,
+     .area = 145,
+     .held = 34,
      .choices = {{"libx264", "crf=17:preset=medium", AV_PIX_FMT_YUV420P, 0, NULL},
                  {"libopenh264", "", AV_PIX_FMT_YUV420P, 0.3, NULL},
                  {"h264_nvenc", "rc=vbr:cq=19", AV_PIX_FMT_YUV420P, 0, NULL},
@@ -46,11 +54,30 @@ static const zoe_encoder_kind kinds[] = {
                   "no H.264 encoder is there: the video is MPEG-4 part 2, which browsers do not play"}}},
     {.ending = ".webm",
      .muxer = "webm",
+     .libraries = 47,
+     .area = 165,
+     .held = 9,
      .choices = {{"libvpx-vp9", "crf=18:row-mt=1:cpu-used=3", AV_PIX_FMT_YUV420P, 0, NULL},
                  {"libvpx", "crf=6:cpu-used=2", AV_PIX_FMT_YUV420P, 0.6, "no VP9 encoder is there: the video is VP8"}}},
-    {.ending = ".gif", .muxer = "gif", .palette = true, .choices = {{"gif", "", AV_PIX_FMT_PAL8, 0, NULL}}},
-    {.ending = ".png", .numbered = true, .choices = {{"png", "pred=mixed", AV_PIX_FMT_RGB24, 0, NULL}}},
-    {.ending = ".y4m", .muxer = "yuv4mpegpipe", .choices = {{"wrapped_avframe", "", AV_PIX_FMT_YUV444P, 0, NULL}}},
+    {.ending = ".gif",
+     .muxer = "gif",
+     .palette = true,
+     .libraries = 68,
+     .area = 54,
+     .held = 1,
+     .choices = {{"gif", "", AV_PIX_FMT_PAL8, 0, NULL}}},
+    {.ending = ".png",
+     .numbered = true,
+     .libraries = 35,
+     .area = 22,
+     .held = 1,
+     .choices = {{"png", "pred=mixed", AV_PIX_FMT_RGB24, 0, NULL}}},
+    {.ending = ".y4m",
+     .muxer = "yuv4mpegpipe",
+     .libraries = 35,
+     .area = 19,
+     .held = 1,
+     .choices = {{"wrapped_avframe", "", AV_PIX_FMT_YUV444P, 0, NULL}}},
 };
 
 const char *zoe_encoder_endings(void) {
@@ -64,6 +91,13 @@ const zoe_encoder_kind *zoe_encoder_find(const char *path) {
         if (length >= tail && strcasecmp(name + length - tail, kinds[i].ending) == 0) return &kinds[i];
     }
     return NULL;
+}
+
+int64_t zoe_encoder_memory(const zoe_encoder_kind *kind, int width, int height, int frames) {
+    const int border = 64, delay = 16; /* frames that threads and queues hold besides */
+    int64_t area = kind->area * (int64_t)(width + border) * (height + border);
+    int most = kind->held > 1 ? kind->held + delay - 1 : 1, held = kind->held > 1 ? frames + delay - 1 : 1;
+    return ((int64_t)kind->libraries << 20) + (held < most ? area * held / most : area);
 }
 
 bool zoe_encoder_wants_even(const zoe_encoder_kind *kind) {

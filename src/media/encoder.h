@@ -19,6 +19,9 @@ typedef struct zoe_encoder_error {
 const zoe_encoder_kind *zoe_encoder_find(const char *path);
 const char *zoe_encoder_endings(void); /* for error texts */
 
+/* Host memory that writing so many frames takes, an estimate. */
+int64_t zoe_encoder_memory(const zoe_encoder_kind *kind, int width, int height, int frames);
+
 /* Sizes must be even: pictures are padded before they come here. */
 bool zoe_encoder_wants_even(const zoe_encoder_kind *kind);
 /* The path is a pattern such as "frames/%05d.png", of which one file a frame is made. */

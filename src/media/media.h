@@ -58,6 +58,9 @@ typedef struct zoe_video_settings {
  */
 int zoe_video_create(zoe_context *ctx, const char *path, const zoe_video_settings *settings, zoe_video_writer **out);
 
+/* Host memory that zoe_video_create() and so many frames take, an estimate; 0 for a name that cannot be written. */
+int64_t zoe_video_memory(const char *path, int width, int height, int frames);
+
 /* One frame, [height, width, 3] bytes; they are copied. Reports the encoder's failures, also of earlier frames. */
 int zoe_video_write(zoe_video_writer *writer, const uint8_t *rgb);
 

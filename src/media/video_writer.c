@@ -169,6 +169,11 @@ static int start(zoe_video_writer *writer) {
     return error.status < 0 ? zoe_fail(writer->ctx, error.status, "%s", error.text) : ZOE_OK;
 }
 
+int64_t zoe_video_memory(const char *path, int width, int height, int frames) {
+    const zoe_encoder_kind *kind = zoe_encoder_find(path);
+    return kind ? zoe_encoder_memory(kind, width, height, frames) : 0;
+}
+
 int zoe_video_create(zoe_context *ctx, const char *path, const zoe_video_settings *settings, zoe_video_writer **out) {
     *out = NULL;
     const zoe_encoder_kind *kind = zoe_encoder_find(path);

@@ -96,7 +96,7 @@ static const zoe_option table[] = {
             .help = "Write what was computed on the way to this safetensors file, in float32; default: none."),
     REQUEST(ZOE_OPTION_PATH, output, "output", "FILE",
             .help = "Video file by its ending: .mp4, .webm, .gif, .y4m, .png with %d for numbered pictures; - for Y4M on "
-                    "standard output; default: named after the prompt."),
+                    "standard output; default: named after the prompt, or none with --dump."),
 };
 
 const zoe_option *zoe_options(size_t *count) {

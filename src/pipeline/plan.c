@@ -4,12 +4,9 @@
 #include <string.h>
 
 #include "backend/device.h"
+#include "media/media.h"
 #include "pipeline/measure.h"
 #include "pipeline/report.h"
-
-/* x264 with its look-ahead holds some fifty frames of 1.5 bytes a pixel, beside its own tables. */
-#define ENCODER_FRAMES 50
-#define ENCODER_BYTES  (24 << 20)
 
 /* Host memory left to the system and to other programs where no --ram is given; a quarter of what is little. */
 #define HOST_MARGIN ((int64_t)2 << 30)
@@ -43,7 +40,7 @@ static int make_plan(zoe_model *model, const zoe_request *request, const zoe_pha
     if (status == ZOE_OK) status = zoe_generate_counted(twin, &quiet, budgets, &out->shape, out->phases);
     zoe_model_close(twin);
     if (request->output)
-        out->output = ENCODER_BYTES + (int64_t)out->shape.width * out->shape.height * 3 / 2 * ENCODER_FRAMES;
+        out->output = zoe_video_memory(request->output, out->shape.width, out->shape.height, request->frames);
     return status;
 }
 

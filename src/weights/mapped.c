@@ -7,43 +7,73 @@
 #include "weights/parts.h"
 #include "weights/quantise.h"
 
+#define PIECE ((int64_t)4 << 20) /* bytes that are drawn or brought together at a time */
+
+/* Numbers of an item, and where they are made or brought together if they do not lie in the file as they are wanted. */
+typedef struct rows {
+    const zoe_item *it;
+    int64_t width, most; /* numbers of a row; rows at a time */
+    char *fresh;         /* [most, width], or NULL */
+} rows;
+
+static const void *get_rows(const rows *r, int64_t row, int64_t count) {
+    const zoe_item *it = r->it;
+    int64_t start = row * r->width, end = start + count * r->width, half = zoe_item_count(it) / 2;
+    const char *source = it->entry ? zoe_item_mapping(it) : NULL;
+    size_t size = zoe_dtype_size(zoe_item_source(it));
+    if (!r->fresh) return source + (size_t)start * size;
+    if (!it->entry) {
+        zoe_item_draw(it, r->fresh, row, count);
+        return r->fresh;
+    }
+    size_t before = start >= half ? 0 : (size_t)((end <= half ? end : half) - start);
+    memcpy(r->fresh, source + (size_t)start * size, before * size);
+    memcpy(r->fresh + before * size, source + ((size_t)start + before + (size_t)it->gap) * size,
+           ((size_t)(end - start) - before) * size);
+    return r->fresh;
+}
+
+/* Returns the element that is not finite, or -1. */
+static int64_t fill_rows(const zoe_item *it, void *to, const char *source, int64_t row, int64_t count, size_t row_bytes) {
+    const int64_t part = 16;
+    if (!zoe_is_quantised(&it->form)) return zoe_item_fill(it, to, source, row, count);
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t at = 0; at < count; at += part)
+        (void)zoe_item_fill(it, to, source + (size_t)at * row_bytes, row + at, count - at < part ? count - at : part);
+    return -1;
+}
+
 static int fill_item(zoe_weights *weights, const zoe_item *it, void *to) {
     zoe_context *ctx = weights->be->ctx;
-    int64_t rows = zoe_item_rows(it), count = zoe_item_count(it);
+    rows r = {.it = it, .width = zoe_item_width(it), .most = zoe_item_rows(it)};
     zoe_dtype dtype = zoe_item_source(it);
     zoe_tensor form = zoe_item_over(it, to);
-    size_t size = zoe_dtype_size(dtype);
-    void *fresh = NULL; /* numbers that do not lie in the file as they are wanted */
-    const char *source = it->entry ? zoe_item_mapping(it) : NULL;
+    size_t row_bytes = (size_t)r.width * zoe_dtype_size(dtype);
+    int64_t all = r.most, bad = -1;
     if (it->scales || it->kind == ZOE_SLOT_SCALES) {
-        memcpy(to, source, (size_t)zoe_item_bytes(it));
+        memcpy(to, zoe_item_mapping(it), (size_t)zoe_item_bytes(it));
         return ZOE_OK;
     }
     if (!it->entry || it->gap) {
-        size_t half = (size_t)(count / 2) * size;
-        fresh = zoe_alloc(ctx, (size_t)count * size + 1);
-        if (!fresh) return zoe_out_of_memory(ctx, (size_t)count * size, it->name);
-        if (!it->entry) {
-            zoe_item_draw(it, fresh, 0, rows);
-        } else {
-            memcpy(fresh, source, half);
-            memcpy((char *)fresh + half, source + half + (size_t)it->gap * size, half);
-        }
-        source = fresh;
+        if (r.most * (int64_t)row_bytes > PIECE) r.most = PIECE / (int64_t)row_bytes;
+        if (r.most < 1) r.most = 1;
+        r.fresh = zoe_alloc(ctx, (size_t)r.most * row_bytes + 1);
+        if (!r.fresh) return zoe_out_of_memory(ctx, (size_t)r.most * row_bytes, it->name);
     }
-    if (form.dtype == ZOE_F4_E2M1) *zoe_quantised_global(&form) = zoe_quantise_global(source, dtype, count);
-    int64_t bad = -1;
-    if (zoe_is_quantised(&form)) {
-        const int64_t part = 16, width = count / rows;
-#pragma omp parallel for schedule(dynamic)
-        for (int64_t row = 0; row < rows; row += part) {
-            int64_t some = rows - row < part ? rows - row : part;
-            (void)zoe_item_fill(it, to, source + (size_t)(row * width) * size, row, some);
+    if (form.dtype == ZOE_F4_E2M1) {
+        float *global = zoe_quantised_global(&form);
+        *global = 0;
+        for (int64_t row = 0; row < all; row += r.most) {
+            int64_t some = all - row < r.most ? all - row : r.most;
+            float here = zoe_quantise_global(get_rows(&r, row, some), dtype, some * r.width);
+            if (!(here <= *global)) *global = here;
         }
-    } else {
-        bad = zoe_item_fill(it, to, source, 0, rows);
     }
-    zoe_free(ctx, fresh);
+    for (int64_t row = 0; row < all && bad < 0; row += r.most) {
+        int64_t some = all - row < r.most ? all - row : r.most;
+        bad = fill_rows(it, to, get_rows(&r, row, some), row, some, row_bytes);
+    }
+    zoe_free(ctx, r.fresh);
     return bad < 0 ? ZOE_OK : zoe_item_not_finite(weights, it, bad);
 }
 
