@@ -13,7 +13,6 @@ import random
 import re
 import shutil
 import struct
-import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CASES = ROOT / "tests/data/cases"

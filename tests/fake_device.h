@@ -184,7 +184,7 @@ static inline int fake_device_create(zoe_context *ctx, zoe_backend **out) {
     f->pool = (zoe_pool){.be = *out, .take = fake_take, .give = fake_give};
     f->device_until_fail = f->host_until_fail = -1;
     (*out)->ops = &f->ops;
-    (*out)->device_bytes = (*out)->device_peak = (int64_t)(ZOE_DEVICE_CONTEXT + ZOE_DEVICE_WORKSPACE);
+    zoe_device_open(*out, ZOE_DEVICE_CONTEXT);
     return ZOE_OK;
 }
 

@@ -12,11 +12,12 @@
 #define DEMO     SOURCE_DIR "/models/demo"
 #define DENOISER "transformer/diffusion_pytorch_model.safetensors"
 
-enum { SIDE = 128, LONG = 33, SHORT = 5, FRAME = SIDE * SIDE * 3 }; /* a short one has half the side */
+/* A long one has the size that the model was made for, but only the first frames are decoded; a short one half the side. */
+enum { SIDE = 128, LONG = 33, SHORT = 1, LOOKED_AT = 9, FRAME = SIDE * SIDE * 3 };
 
 typedef struct video {
     int frames;
-    uint8_t bytes[LONG * FRAME];
+    uint8_t bytes[LOOKED_AT * FRAME];
 } video;
 
 static void must(zoe_context *ctx, int status) {
@@ -26,10 +27,10 @@ static void must(zoe_context *ctx, int status) {
 static int keep_frame(void *user, int index, const uint8_t *rgb, int width, int height) {
     video *v = user;
     size_t bytes = (size_t)width * (size_t)height * 3;
-    assert_true(index < LONG && width <= SIDE && height <= SIDE);
+    assert_true(index < LOOKED_AT && width <= SIDE && height <= SIDE);
     memcpy(v->bytes + (size_t)index * bytes, rgb, bytes);
     v->frames = index + 1;
-    return 0;
+    return v->frames == LOOKED_AT; /* stops */
 }
 
 static void request_of(const zoe_model *model, const char *prompt, int frames, zoe_request *request) {
@@ -37,7 +38,7 @@ static void request_of(const zoe_model *model, const char *prompt, int frames, z
     request->prompt = prompt;
     request->width = request->height = frames == LONG ? SIDE : SIDE / 2;
     request->frames = frames;
-    request->steps = frames == LONG ? 10 : 1;
+    request->steps = frames == LONG ? 3 : 1;
     request->seed = 1;
 }
 
@@ -57,7 +58,8 @@ static void make_video(zoe_context *ctx, const char *dir, const char *linear, co
     v->frames = 0;
     request.frame = keep_frame;
     request.user = v;
-    must(ctx, zoe_generate(model, &request, NULL));
+    int status = zoe_generate(model, &request, NULL);
+    if (frames != LONG || status != ZOE_ERR_CANCELLED) must(ctx, status);
     zoe_model_close(model);
 }
 

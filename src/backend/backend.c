@@ -7,6 +7,7 @@
 
 #include "backend/profile.h"
 #include "backend/quantised.h"
+#include "backend/sage.h"
 
 #define ALIGNMENT  256
 #define HOST_LARGE ((size_t)16 << 20)
@@ -183,7 +184,10 @@ int zoe_op_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe
           "linear", y, p->residual);
     CHECK(rows_fit(be, x) && (!zoe_is_quantised(x) || x->dtype == w->dtype), "linear", x, w);
     CHECK(rows_fit(be, y) && (!zoe_is_quantised(y) || !p->residual), "linear", y, x);
-    be->work.linear_flops += 2.0 * (double)rows * (double)in * (double)out;
+    double flops = 2.0 * (double)rows * (double)in * (double)out;
+    be->work.linear_flops += flops;
+    if (w->dtype == ZOE_I8) be->work.int8_flops += flops;
+    if (w->dtype == ZOE_F8_E4M3) be->work.fp8_flops += flops;
     count_bytes(be, x), count_bytes(be, w), count_bytes(be, y), count_bytes(be, p->residual);
     RUN(w->dtype == ZOE_I8 || w->dtype == ZOE_F8_E4M3 ? ZOE_KIND_NARROW_PRODUCT : ZOE_KIND_PRODUCT,
         be->ops->linear(be, y, x, w, p));
@@ -230,9 +234,12 @@ static bool attends(const zoe_tensor *y, const zoe_tensor *q, const zoe_tensor *
            q->stride[2] == 1 && k->stride[2] == 1 && v->stride[2] == 1;
 }
 
-static void count_attention(zoe_backend *be, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v) {
-    double pairs = (double)q->shape[0] * (double)q->shape[1] * (double)k->shape[1];
-    be->work.attention_flops += 2.0 * pairs * (double)(q->shape[2] + v->shape[2]);
+static void count_attention(zoe_backend *be, const zoe_tensor *q, const zoe_tensor *k, const zoe_tensor *v,
+                            int64_t repeats) {
+    double flops =
+        2.0 * (double)q->shape[0] * (double)q->shape[1] * (double)k->shape[1] * (double)(q->shape[2] + v->shape[2]);
+    be->work.attention_flops += flops;
+    if (be->sage && zoe_sage_takes(k->shape[1], q->shape[2], v->shape[2], repeats)) be->work.sage_flops += flops;
     count_bytes(be, k), count_bytes(be, v);
 }
 
@@ -246,8 +253,8 @@ int zoe_op_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, const 
                     zoe_tensor_dense(bias) && bias->dtype == ZOE_F32),
           "attention", q, bias);
     count_bytes(be, q), count_bytes(be, y);
-    count_attention(be, q, k, v);
-    if (p->more_k) count_attention(be, q, p->more_k, p->more_v);
+    count_attention(be, q, k, v, p->last_key_repeats);
+    if (p->more_k) count_attention(be, q, p->more_k, p->more_v, 1);
     RUN(q->shape[1] == k->shape[1] ? ZOE_KIND_ATTENTION : ZOE_KIND_CROSS_ATTENTION, be->ops->attention(be, y, q, k, v, p));
 }
 

@@ -187,7 +187,9 @@ typedef struct zoe_weight_use {
 /* Work counted by the wrappers, for rates and plans. */
 typedef struct zoe_work {
     double linear_flops, attention_flops, conv_flops;
-    double bytes; /* read and written by the operations, each operand once */
+    double int8_flops, fp8_flops; /* of the linear ones, those with weights in that form */
+    double sage_flops;            /* of attention, through int8 and e4m3 */
+    double bytes;                 /* read and written by the operations, each operand once */
 } zoe_work;
 
 /* Stack memory for activations: one reservation a backend, taken and given back in order. */
@@ -206,6 +208,7 @@ struct zoe_backend {
     zoe_weight_use weights;
     /* Memory of a device: held now and at most so far, as its driver counts it, and allowed (0: no limit). */
     int64_t device_bytes, device_peak, device_budget;
+    int64_t device_context;        /* of it, what the driver takes for itself and for kernels */
     int64_t host_bytes, host_peak; /* memory of zoe_host_alloc() now, and at most so far */
     zoe_arena arena;
     zoe_work work;

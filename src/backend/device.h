@@ -10,9 +10,24 @@
 #define ZOE_DEVICE_PIECE ((size_t)32 << 20) /* small tensors share such pieces, and activations grow by them */
 #define ZOE_DEVICE_ALONE ((size_t)4 << 20)  /* tensors from this size on have memory of their own */
 
-/* Held from the start: the driver's context with the kernels of its libraries, and the products' workspace. */
-#define ZOE_DEVICE_CONTEXT   ((size_t)546 << 20)
-#define ZOE_DEVICE_WORKSPACE ((size_t)32 << 20)
+/*
+ * Held from the start: the driver's context with the kernels of its libraries, and the products' workspace. The context
+ * goes with the number of processors: so much where there are 132, as on an H100, of which the last part comes with the
+ * first use of kernels.
+ */
+#define ZOE_DEVICE_CONTEXT    ((int64_t)546 << 20)
+#define ZOE_DEVICE_KERNELS    ((int64_t)12 << 20)
+#define ZOE_DEVICE_PROCESSORS 132
+#define ZOE_DEVICE_WORKSPACE  ((int64_t)32 << 20)
+
+/* The context of a device on which `held` bytes are in use once it is there, maybe by others too. */
+int64_t zoe_device_context(int processors, int64_t held);
+
+/* Where the books of a device begin. */
+void zoe_device_open(zoe_backend *be, int64_t context);
+
+/* Left to the driver, to other libraries' kernels and to whoever else uses the device, where no budget is given. */
+#define ZOE_DEVICE_MARGIN ((int64_t)512 << 20)
 
 /* The device maps locked memory of the host in pages of 4 KiB by entries of 8 bytes. */
 #define ZOE_DEVICE_MAPS 512
@@ -55,6 +70,8 @@ void zoe_pool_close(zoe_pool *pool);
 
 /* Counts bytes of the device as held, or no longer (negative). */
 void zoe_device_hold(zoe_backend *be, int64_t bytes);
+/* Counts locked host memory that downloads pass through, `held` bytes so far, as growing to `bytes`. */
+void zoe_device_bounce(zoe_backend *be, size_t *held, size_t bytes);
 /* ZOE_ERR_NOMEM where so many more would exceed the backend's budget. */
 int zoe_device_check(zoe_backend *be, size_t bytes, const char *what);
 

@@ -2,9 +2,27 @@
 
 #define ALIGNMENT 256
 
+int64_t zoe_device_context(int processors, int64_t held) {
+    int64_t most = ZOE_DEVICE_CONTEXT;
+    if (processors > ZOE_DEVICE_PROCESSORS) most = most * processors / ZOE_DEVICE_PROCESSORS;
+    return held + ZOE_DEVICE_KERNELS < most ? held + ZOE_DEVICE_KERNELS : most;
+}
+
+void zoe_device_open(zoe_backend *be, int64_t context) {
+    be->device_context = context;
+    be->device_bytes = be->device_peak = context + ZOE_DEVICE_WORKSPACE;
+}
+
 void zoe_device_hold(zoe_backend *be, int64_t bytes) {
     be->device_bytes += bytes;
     if (be->device_bytes > be->device_peak) be->device_peak = be->device_bytes;
+}
+
+void zoe_device_bounce(zoe_backend *be, size_t *held, size_t bytes) {
+    if (bytes <= *held) return;
+    be->host_bytes += (int64_t)(bytes - *held);
+    if (be->host_bytes > be->host_peak) be->host_peak = be->host_bytes;
+    *held = bytes;
 }
 
 int zoe_device_check(zoe_backend *be, size_t bytes, const char *what) {

@@ -2,6 +2,7 @@
 #ifndef ZOE_BACKEND_SAGE_H
 #define ZOE_BACKEND_SAGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define ZOE_SAGE_FEWEST 1025 /* keys for which quantising is worth it */
@@ -29,6 +30,11 @@ typedef struct zoe_sage_layout {
     int64_t query_tiles, key_tiles, chunks; /* of a head */
     int64_t at[ZOE_SAGE_PIECES], bytes;     /* where pieces start, and all together */
 } zoe_sage_layout;
+
+/* Whether attention goes that way where it may. */
+static inline bool zoe_sage_takes(int64_t keys, int64_t dim, int64_t value_dim, int64_t last_key_repeats) {
+    return keys >= ZOE_SAGE_FEWEST && last_key_repeats <= 1 && dim == value_dim && (dim == 64 || dim == 128);
+}
 
 static inline int64_t zoe_sage_tiles(int64_t rows, int64_t tile) {
     return (rows + tile - 1) / tile;

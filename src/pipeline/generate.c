@@ -94,6 +94,9 @@ static void end_phase(generation *g) {
     use->work = (zoe_work){.linear_flops = now.work.linear_flops - g->before.work.linear_flops,
                            .attention_flops = now.work.attention_flops - g->before.work.attention_flops,
                            .conv_flops = now.work.conv_flops - g->before.work.conv_flops,
+                           .int8_flops = now.work.int8_flops - g->before.work.int8_flops,
+                           .fp8_flops = now.work.fp8_flops - g->before.work.fp8_flops,
+                           .sage_flops = now.work.sage_flops - g->before.work.sage_flops,
                            .bytes = now.work.bytes - g->before.work.bytes};
     zoe_arena_trim(be);
 }

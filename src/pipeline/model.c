@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "backend/device.h"
 #include "backend/plugin.h"
 
 static int open_file(zoe_context *ctx, const char *path, zoe_folder *out) {
@@ -131,6 +132,18 @@ int zoe_offload_parse(zoe_context *ctx, const char *name, zoe_offload *out) {
     return zoe_fail(ctx, ZOE_ERR_ARGUMENT, "offload %s: expected auto, none, model or block", name);
 }
 
+/* What only the device could tell, if it is there: its context, and how much of it is free. */
+static void ask_device(zoe_context *ctx, int number, zoe_backend *be) {
+    const zoe_plugin *plugin;
+    zoe_plugin_device device;
+    if (zoe_plugin_load(ctx, "cuda", &plugin) < 0 || plugin->describe(ctx, number, &device) < 0) {
+        ctx->error[0] = 0;
+        return;
+    }
+    zoe_device_open(be, zoe_device_context(device.processors, device.memory_total - device.memory_free));
+    if (!be->device_budget) be->device_budget = device.memory_free + be->device_context - ZOE_DEVICE_MARGIN;
+}
+
 /* The books of a device that may not be there. */
 static int open_planned(zoe_context *ctx, const zoe_model_settings *s, zoe_backend **out) {
     zoe_plugin_settings settings;
@@ -141,6 +154,7 @@ static int open_planned(zoe_context *ctx, const zoe_model_settings *s, zoe_backe
     ZOE_TRY(cuda_settings(ctx, device, s->dtype, s->vram, &settings));
     ZOE_TRY(zoe_plan_backend_create(ctx, settings.dtype, true, out));
     (*out)->device_budget = s->vram;
+    ask_device(ctx, settings.device, *out);
     return choose_attention(out, s->attention);
 }
 

@@ -23,8 +23,8 @@ void zoe_folder_close(zoe_folder *folder);
 /* *out: `asked`, or, where that is "auto" or NULL, "cuda" if the plug-in is installed and finds a device, else "cpu". */
 int zoe_device_find(zoe_context *ctx, const char *asked, const char **out);
 
-/* The backend that `device` ("auto", "cpu", "cuda:N"; NULL: "auto") and `dtype` (NULL: its own choice) name; `vram`: bytes of a device's memory
- * that it may use, 0: what is free, less a margin. `attention` as in zoe_model_settings. */
+/* The backend that `device` ("auto", "cpu", "cuda:N"; NULL: "auto") and `dtype` (NULL: its own choice) name; `vram`: bytes
+ * of a device's memory that it may use, 0: what is free, less a margin. `attention` as in zoe_model_settings. */
 int zoe_backend_open(zoe_context *ctx, const char *device, const char *dtype, int64_t vram, const char *attention,
                      zoe_backend **out);
 

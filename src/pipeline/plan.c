@@ -11,41 +11,62 @@
 /* Host memory left to the system and to other programs where no --ram is given; a quarter of what is little. */
 #define HOST_MARGIN ((int64_t)2 << 30)
 
-/* Rates of an H100: bf16 products and attention, memory, copies from page-locked memory; and of a fast disk. */
-#define DEVICE_LINEAR    750e12
-#define DEVICE_ATTENTION 590e12
-#define DEVICE_CONV      320e12
+/* Rates that an H100 reaches within a network: products and attention, memory, copies; and that of a fast disk. */
+#define DEVICE_LINEAR    735e12
+#define DEVICE_INT8      1010e12
+#define DEVICE_FP8       1250e12
+#define DEVICE_ATTENTION 625e12
+#define DEVICE_SAGE      830e12
+#define DEVICE_CONV      400e12
 #define DEVICE_BYTES     3.0e12
 #define DEVICE_COPY      55e9
 #define DISK_READ        3e9
 
 int64_t zoe_plan_base(const zoe_backend *be) {
     int64_t now = zoe_resident_bytes();
-    if (be->ops->host_memory) return now + be->workspace;
+    if (be->ops->host_memory) return now + be->workspace / 2; /* most networks touch about half of it */
     return now + ZOE_DEVICE_LATE > ZOE_DEVICE_HOST ? now + ZOE_DEVICE_LATE : ZOE_DEVICE_HOST;
 }
 
-/* Planning itself makes the process larger, so plans of one request share the `base` of the first. */
-static int make_plan(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, int64_t base,
-                     zoe_plan *out) {
-    zoe_request quiet = *request;
-    zoe_model *twin = NULL;
+/* The model over a backend that computes nothing. */
+static int open_twin(zoe_model *model, zoe_model **twin) {
     zoe_backend *be = NULL;
+    *twin = NULL;
+    ZOE_TRY(zoe_plan_backend_like(model->be, &be));
+    return zoe_model_open_on(model, be, twin);
+}
+
+/* Every plan begins with nothing loaded, also where --offload lets weights stay from request to request. */
+static void forget(zoe_model *twin) {
+    zoe_offload offload = twin->be->weights.offload;
+    zoe_weights *weights;
+    twin->be->weights.offload = ZOE_OFFLOAD_AUTO;
+    for (int i = 0; (weights = twin->family->weights(twin->impl, i)); i++) zoe_weights_unload(weights);
+    twin->be->weights.offload = offload;
+}
+
+/* Planning itself makes the process larger, so plans of one request share the `base` of the first. */
+static int count(zoe_model *twin, const zoe_request *request, const zoe_phase_budget *budgets, int64_t base,
+                 zoe_plan *out) {
+    zoe_request quiet = *request;
     quiet.output = quiet.dump = NULL;
     quiet.progress = NULL;
     quiet.frame = NULL;
-    *out = (zoe_plan){.device = !model->be->ops->host_memory, .base = base};
-    ZOE_TRY(zoe_plan_backend_like(model->be, &be));
-    int status = zoe_model_open_on(model, be, &twin);
-    if (status == ZOE_OK) status = zoe_generate_counted(twin, &quiet, budgets, &out->shape, out->phases);
-    zoe_model_close(twin);
+    *out = (zoe_plan){.device = !twin->be->ops->host_memory, .base = base};
+    ZOE_TRY(zoe_generate_counted(twin, &quiet, budgets, &out->shape, out->phases));
+    forget(twin);
     if (request->output)
         out->output = zoe_video_memory(request->output, out->shape.width, out->shape.height, request->frames);
-    return status;
+    return ZOE_OK;
 }
 
 int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, zoe_plan *out) {
-    return make_plan(model, request, budgets, zoe_plan_base(model->be), out);
+    zoe_model *twin;
+    int64_t base = zoe_plan_base(model->be);
+    ZOE_TRY(open_twin(model, &twin));
+    int status = count(twin, request, budgets, base, out);
+    zoe_model_close(twin);
+    return status;
 }
 
 int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase) {
@@ -112,14 +133,15 @@ int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_bud
     return ZOE_OK;
 }
 
-int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
+static int fit(zoe_model *model, zoe_model *twin, const zoe_request *request, zoe_plan *plan,
+               zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
     static const int parts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
     zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
     int64_t host_before = INT64_MAX, device_before = INT64_MAX;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         int64_t host, device;
         for (int j = 0; j < ZOE_PHASE_COUNT; j++) budgets[j] = (zoe_phase_budget){.parts = parts[i]};
-        ZOE_TRY(make_plan(model, request, budgets, plan->base, plan));
+        ZOE_TRY(count(twin, request, budgets, plan->base, plan));
         least_of(plan, ZOE_PHASE_DECODE, &host, &device);
         plan->parts = parts[i];
         if ((!limits.host || host <= limits.host) && (!limits.device || device <= limits.device)) break;
@@ -127,6 +149,14 @@ int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, z
         host_before = host, device_before = device;
     }
     return zoe_plan_budgets(model, plan, budgets);
+}
+
+int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
+    zoe_model *twin;
+    ZOE_TRY(open_twin(model, &twin));
+    int status = fit(model, twin, request, plan, budgets);
+    zoe_model_close(twin);
+    return status;
 }
 
 /* ---- report ---- */
@@ -139,7 +169,9 @@ double zoe_plan_seconds(const zoe_plan *plan, zoe_phase phase, double gflops) {
     const zoe_phase_use *use = &plan->phases[phase];
     const zoe_work *w = &use->work;
     if (!plan->device) return flops(w) / (1e9 * gflops);
-    double compute = w->linear_flops / DEVICE_LINEAR + w->attention_flops / DEVICE_ATTENTION + w->conv_flops / DEVICE_CONV;
+    double compute = (w->linear_flops - w->int8_flops - w->fp8_flops) / DEVICE_LINEAR + w->int8_flops / DEVICE_INT8 +
+                     w->fp8_flops / DEVICE_FP8 + (w->attention_flops - w->sage_flops) / DEVICE_ATTENTION +
+                     w->sage_flops / DEVICE_SAGE + w->conv_flops / DEVICE_CONV;
     double memory = w->bytes / DEVICE_BYTES, copy = (double)use->weights.loaded / DEVICE_COPY;
     double longest = (double)use->weights.read / DISK_READ;
     if (memory > longest) longest = memory;
@@ -193,18 +225,26 @@ static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
     return zoe_report_set(ctx, report, "seconds", json_real(seconds));
 }
 
-int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json) {
+/* Under the model's limits, if there are any. */
+static int plan_within(zoe_model *model, zoe_model *twin, const zoe_request *request, zoe_plan *plan) {
     zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
     zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
+    if (!limits.host && !limits.device) return count(twin, request, NULL, plan->base, plan);
+    ZOE_TRY(fit(model, twin, request, plan, budgets));
+    int parts = plan->parts;
+    ZOE_TRY(count(twin, request, budgets, plan->base, plan));
+    plan->parts = parts;
+    return ZOE_OK;
+}
+
+int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json) {
     zoe_plan plan = {.base = zoe_plan_base(model->be)};
+    zoe_model *twin;
     *json = NULL;
-    if (!limits.host && !limits.device) ZOE_TRY(zoe_plan_make(model, request, NULL, &plan));
-    if (limits.host || limits.device) {
-        ZOE_TRY(zoe_plan_fit(model, request, &plan, budgets));
-        int parts = plan.parts;
-        ZOE_TRY(make_plan(model, request, budgets, plan.base, &plan));
-        plan.parts = parts;
-    }
+    ZOE_TRY(open_twin(model, &twin));
+    int status = plan_within(model, twin, request, &plan);
+    zoe_model_close(twin);
+    ZOE_TRY(status);
     json_t *report = json_object();
     return zoe_report_finish(model->ctx, report ? report_plan(model, &plan, report) : ZOE_ERR_NOMEM, report, json);
 }

@@ -4,9 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Left to the driver, to other libraries' kernels and to whoever else uses the device. */
-#define MARGIN ((size_t)512 << 20)
-
 /* ---- failures ---- */
 
 int zoe_cuda_check(zoe_backend *be, cudaError_t error, const char *what) {
@@ -109,8 +106,8 @@ static int open_device(zoe_cuda *cuda, const zoe_plugin_settings *settings) {
     cuda->shared_bytes = (int)properties.sharedMemPerBlockOptin;
     ZOE_CUDA(be, cudaMemGetInfo(&available, &total));
     zoe_cuda_pool_open(cuda);
-    be->device_bytes = be->device_peak = (int64_t)(ZOE_DEVICE_CONTEXT + ZOE_DEVICE_WORKSPACE);
-    be->device_budget = (int64_t)(available + ZOE_DEVICE_CONTEXT) - (int64_t)MARGIN;
+    zoe_device_open(be, zoe_device_context(cuda->processors, (int64_t)(total - available)));
+    be->device_budget = (int64_t)available + be->device_context - ZOE_DEVICE_MARGIN;
     if (be->device_budget < 1) be->device_budget = 1;
     if (settings->budget && settings->budget < be->device_budget) be->device_budget = settings->budget;
     ZOE_CUDA(be, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));

@@ -193,12 +193,11 @@ static int open_fetch(zoe_cuda *cuda, size_t bytes) {
     zoe_backend *be = &cuda->base;
     zoe_cuda_fetch *f = &cuda->fetch;
     if (!f->there) ZOE_CUDA(be, cudaEventCreateWithFlags(&f->there, cudaEventDisableTiming));
-    if (f->size >= bytes) return ZOE_OK;
+    if (f->bounce && f->size >= bytes) return ZOE_OK;
     if (f->bounce) cudaFreeHost(f->bounce);
     f->bounce = NULL;
-    f->size = 0;
     ZOE_CUDA(be, cudaHostAlloc(&f->bounce, bytes, cudaHostAllocDefault));
-    f->size = bytes;
+    zoe_device_bounce(be, &f->size, bytes);
     return ZOE_OK;
 }
 

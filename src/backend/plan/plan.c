@@ -15,6 +15,7 @@ typedef struct plan {
     zoe_backend_ops ops;
     uintptr_t next; /* address of the next allocation */
     zoe_pool pool;  /* of a device */
+    size_t bounce;
 } plan;
 
 static plan *plan_of(zoe_backend *be) {
@@ -52,6 +53,13 @@ static int plan_upload(zoe_backend *be, void *to, const void *host, size_t bytes
 
 static int plan_download(zoe_backend *be, void *host, const void *from, size_t bytes) {
     (void)be, (void)host, (void)from, (void)bytes;
+    return ZOE_OK;
+}
+
+/* Page-locked memory that a download passes through, as large as the largest so far. */
+static int plan_download_begin(zoe_backend *be, void *host, const void *from, size_t bytes) {
+    (void)host, (void)from;
+    zoe_device_bounce(be, &plan_of(be)->bounce, bytes);
     return ZOE_OK;
 }
 
@@ -152,7 +160,7 @@ static int plan_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, c
     int64_t row = q->shape[0] * keys * (4 + (int64_t)zoe_dtype_size(v->dtype)), most = bounded / row / 64 * 64;
     if (most < 64) most = 64;
     if (most > q->shape[1]) most = q->shape[1];
-    if (fused && be->sage && p->last_key_repeats <= 1 && k->shape[1] >= ZOE_SAGE_FEWEST)
+    if (fused && be->sage && zoe_sage_takes(k->shape[1], dim, dim, p->last_key_repeats))
         return scratch(be, zoe_sage_lay_out(q->shape[0], q->shape[1], k->shape[1], dim, 2).bytes); /* 2: at most */
     return scratch(be, fused ? 0 : most * row);
 }
@@ -213,6 +221,8 @@ static const zoe_backend_ops ops = {
     .free = plan_free,
     .upload = plan_upload,
     .download = plan_download,
+    .download_begin = plan_download_begin,
+    .download_end = plan_synchronize,
     .synchronize = plan_synchronize,
     .pinned_alloc = plan_pinned_alloc,
     .pinned_free = plan_pinned_free,
@@ -244,7 +254,11 @@ int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_
     self->ops = ops;
     self->ops.host_memory = !device;
     self->ops.scratch = self->ops.quantised_rows = self->ops.sage = device;
-    if (!device) self->ops.grow = NULL;
+    if (!device) {
+        self->ops.grow = NULL;
+        self->ops.download_begin = NULL;
+        self->ops.download_end = NULL;
+    }
     self->base = (zoe_backend){.ops = &self->ops,
                                .ctx = ctx,
                                .dtype = dtype,
@@ -252,7 +266,7 @@ int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_
     self->next = FIRST_ADDRESS + ARENA_BYTES;
     if (device) {
         self->pool = (zoe_pool){.be = &self->base, .take = new_address, .give = give_back};
-        self->base.device_bytes = self->base.device_peak = (int64_t)(ZOE_DEVICE_CONTEXT + ZOE_DEVICE_WORKSPACE);
+        zoe_device_open(&self->base, ZOE_DEVICE_CONTEXT);
     }
     *out = &self->base;
     return ZOE_OK;
@@ -264,6 +278,7 @@ int zoe_plan_backend_like(const zoe_backend *be, zoe_backend **out) {
                                        .ahead = be->weights.ahead,
                                        .budget = be->weights.budget,
                                        .host_budget = be->weights.host_budget};
+    if (!be->ops->host_memory) zoe_device_open(*out, be->device_context);
     plan_of(*out)->ops.quantised_rows = be->ops->quantised_rows;
     plan_of(*out)->ops.scratch = be->ops->scratch;
     (*out)->sage = be->sage;
