@@ -182,8 +182,8 @@ void check_attention(checker *c) {
                                  .repeats = c->be->ops->key_repeats && i < 4 ? 480 : 0});
     for (int i = 0; i < 3; i++)
         run(c, &(attention_case){.heads = 2,
-                                 .queries = 140,
-                                 .keys = (int64_t[]){1025, 1232, 1500}[i],
+                                 .queries = (int64_t[]){140, 385, 192}[i],
+                                 .keys = (int64_t[]){1025, 1280, 1500}[i],
                                  .depth = 64,
                                  .width = 64,
                                  .scale = i == 2 ? 4 : 0.3});

@@ -85,9 +85,7 @@ static int attend(zoe_cuda *cuda, const zoe_cuda_flash *f, bool *done) {
     *done = true;
     if (few(cuda, f, 1)) return attend_few(cuda, f, 1);
     if (f->last == 0 && !short_row && cuda->base.sage) return sage(cuda, f);
-    /* On a chip like the one that it was measured on, cuDNN is slower for heads of 128 channels, faster for those of 64. */
-    if (cuda->level == 90 && f->dim == 128)
-        return zoe_cuda_check(&cuda->base, zoe_cuda_launch_flash_hopper(f, cuda->stream), "attention");
+    if (cuda->level == 90) return zoe_cuda_check(&cuda->base, zoe_cuda_launch_flash_hopper(f, cuda->stream), "attention");
     *done = f->last != 0 || short_row;
     return *done ? portable(cuda, f) : ZOE_OK;
 }

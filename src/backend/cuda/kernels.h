@@ -135,7 +135,7 @@ typedef struct zoe_cuda_flash {
     float scale, last; /* `last` is added to the last key's scaled score */
 } zoe_cuda_flash;
 cudaError_t zoe_cuda_launch_flash(const zoe_cuda_flash *p, cudaStream_t stream);
-/* On wgmma, for heads of 128 channels: compute capability 9.0 only. */
+/* On wgmma: compute capability 9.0 only. */
 cudaError_t zoe_cuda_launch_flash_hopper(const zoe_cuda_flash *p, cudaStream_t stream);
 
 /* The same for a few keys, which stay in shared memory, or for two sets of them, whose results are added up. The sets

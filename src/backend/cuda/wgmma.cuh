@@ -164,6 +164,20 @@ template <> __device__ __forceinline__ void wgmma_bf16_to<48>(float (&d)[24], ui
                  : "l"(a), "l"(b), "r"((int)add));
 }
 
+template <> __device__ __forceinline__ void wgmma_bf16_to<80>(float (&d)[40], uint64_t a, uint64_t b, bool add) {
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %42, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39}, "
+                 "%40, %41, add, 1, 1, 0, 0;\n"
+                 "}"
+                 : ZOE_F32_OPERANDS(d, 0), ZOE_F8_OPERANDS(d, 32)
+                 : "l"(a), "l"(b), "r"((int)add));
+}
+
 template <> __device__ __forceinline__ void wgmma_bf16_to<96>(float (&d)[48], uint64_t a, uint64_t b, bool add) {
     asm volatile("{\n"
                  ".reg .pred add;\n"
@@ -178,21 +192,18 @@ template <> __device__ __forceinline__ void wgmma_bf16_to<96>(float (&d)[48], ui
                  : "l"(a), "l"(b), "r"((int)add));
 }
 
-template <> __device__ __forceinline__ void wgmma_bf16_to<176>(float (&d)[88], uint64_t a, uint64_t b, bool add) {
+template <> __device__ __forceinline__ void wgmma_bf16_to<128>(float (&d)[64], uint64_t a, uint64_t b, bool add) {
     asm volatile("{\n"
                  ".reg .pred add;\n"
-                 "setp.ne.b32 add, %90, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n176k16.f32.bf16.bf16 {"
+                 "setp.ne.b32 add, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
                  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-                 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-                 "%80, %81, %82, %83, %84, %85, %86, %87}, "
-                 "%88, %89, add, 1, 1, 0, 0;\n"
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                 "%64, %65, add, 1, 1, 0, 0;\n"
                  "}"
-                 : ZOE_F32_OPERANDS(d, 0), ZOE_F32_OPERANDS(d, 32), ZOE_F8_OPERANDS(d, 64), ZOE_F8_OPERANDS(d, 72),
-                   ZOE_F8_OPERANDS(d, 80)
+                 : ZOE_F32_OPERANDS(d, 0), ZOE_F32_OPERANDS(d, 32)
                  : "l"(a), "l"(b), "r"((int)add));
 }
 
