@@ -105,9 +105,26 @@ int zoe_download(zoe_backend *be, void *host, const zoe_tensor *from) {
     return be->ops->download(be, host, from->data, (size_t)zoe_tensor_bytes(from));
 }
 
-int zoe_download_begin(zoe_backend *be, void *host, const zoe_tensor *from) {
+int zoe_upload_begin(zoe_backend *be, const zoe_tensor *to, const void *host) {
+    if (!be->ops->upload_begin) return zoe_upload(be, to, host);
+    return be->ops->upload_begin(be, to->data, host, (size_t)zoe_tensor_bytes(to));
+}
+
+int zoe_upload_end(zoe_backend *be) {
+    return be->ops->upload_end ? be->ops->upload_end(be) : ZOE_OK;
+}
+
+static int download_begin(zoe_backend *be, void *host, const zoe_tensor *from, bool beside) {
     if (!be->ops->download_begin) return zoe_download(be, host, from);
-    return be->ops->download_begin(be, host, from->data, (size_t)zoe_tensor_bytes(from));
+    return be->ops->download_begin(be, host, from->data, (size_t)zoe_tensor_bytes(from), beside);
+}
+
+int zoe_download_begin(zoe_backend *be, void *host, const zoe_tensor *from) {
+    return download_begin(be, host, from, false);
+}
+
+int zoe_download_beside(zoe_backend *be, void *host, const zoe_tensor *from) {
+    return download_begin(be, host, from, true);
 }
 
 int zoe_download_end(zoe_backend *be) {

@@ -115,8 +115,10 @@ typedef struct zoe_backend_ops {
     void (*free)(zoe_backend *be, void *ptr);
     int (*upload)(zoe_backend *be, void *to, const void *host, size_t bytes);
     int (*download)(zoe_backend *be, void *host, const void *from, size_t bytes);
-    /* The same in two halves, so that what was asked for meanwhile goes on; NULL where download() waits for nothing. */
-    int (*download_begin)(zoe_backend *be, void *host, const void *from, size_t bytes);
+    /* The same in two halves, `beside`: as zoe_download_beside(); NULL where upload() and download() wait for nothing. */
+    int (*upload_begin)(zoe_backend *be, void *to, const void *host, size_t bytes);
+    int (*upload_end)(zoe_backend *be);
+    int (*download_begin)(zoe_backend *be, void *host, const void *from, size_t bytes, bool beside);
     int (*download_end)(zoe_backend *be);
     int (*synchronize)(zoe_backend *be);
 
@@ -266,7 +268,14 @@ void zoe_host_free(zoe_backend *be, void *memory);
 
 int zoe_upload(zoe_backend *be, const zoe_tensor *to, const void *host); /* dense, the tensor's bytes */
 int zoe_download(zoe_backend *be, void *host, const zoe_tensor *from);   /* dense, the tensor's bytes */
-/* The same in two halves: `from` may change and `host` is filled once zoe_download_end() returned. One at a time. */
+/*
+ * The same in two halves, one at a time. `host` may change once zoe_upload_begin() returned, and is filled once
+ * zoe_download_end() did. Operations asked for between the halves run beside an upload and leave `to` alone; they run after
+ * a download, or beside it and leave `from` alone.
+ */
+int zoe_upload_begin(zoe_backend *be, const zoe_tensor *to, const void *host);
+int zoe_upload_end(zoe_backend *be);
+int zoe_download_beside(zoe_backend *be, void *host, const zoe_tensor *from);
 int zoe_download_begin(zoe_backend *be, void *host, const zoe_tensor *from);
 int zoe_download_end(zoe_backend *be);
 int zoe_synchronize(zoe_backend *be);

@@ -70,7 +70,7 @@ void zoe_pool_close(zoe_pool *pool);
 
 /* Counts bytes of the device as held, or no longer (negative). */
 void zoe_device_hold(zoe_backend *be, int64_t bytes);
-/* Counts locked host memory that downloads pass through, `held` bytes so far, as growing to `bytes`. */
+/* Counts locked host memory that copies in two halves pass through, `held` bytes so far, as growing to `bytes`. */
 void zoe_device_bounce(zoe_backend *be, size_t *held, size_t bytes);
 /* ZOE_ERR_NOMEM where so many more would exceed the backend's budget. */
 int zoe_device_check(zoe_backend *be, size_t bytes, const char *what);

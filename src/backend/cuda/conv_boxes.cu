@@ -23,15 +23,15 @@ typedef struct conv_maps {
 
 /*
  * A block of COLS channels and 16 columns by 8 * PRODUCTS rows of pixels, of which each warpgroup takes PRODUCTS squares of
- * 8 x 8, in slices of DEPTH input channels. Enlarging, the squares are those of 8 x 8 input pixels that make the four
- * pixels in place of each.
+ * 8 x 8, in slices of DEPTH input channels, the weights of TAPS taps at a time (3 or 9 of a kernel 3 wide, and high).
+ * Enlarging, the squares are those of 8 x 8 input pixels that make the four pixels in place of each.
  */
-template <int COLS_, int DEPTH_, int PRODUCTS_, int A_STAGES_, int B_STAGES_, int BLOCKS_> struct conv_tile {
+template <int COLS_, int DEPTH_, int PRODUCTS_, int A_STAGES_, int B_STAGES_, int BLOCKS_, int TAPS_ = 1> struct conv_tile {
     static constexpr int COLS = COLS_, DEPTH = DEPTH_, PRODUCTS = PRODUCTS_, A_STAGES = A_STAGES_, B_STAGES = B_STAGES_,
-                         BLOCKS = BLOCKS_;
+                         BLOCKS = BLOCKS_, TAPS = TAPS_;
     static constexpr int ROWS = 128 * PRODUCTS, HEIGHT = SIDE * PRODUCTS, WIDTH = 2 * SIDE;
     static constexpr int LINE = DEPTH * 2; /* bytes of a pixel's slice */
-    static constexpr int B_SIZE = (COLS * LINE + 1023) / 1024 * 1024;
+    static constexpr int B_BYTES = TAPS * COLS * LINE, B_SIZE = (B_BYTES + 1023) / 1024 * 1024;
     static constexpr int PITCH = COLS + 8;      /* of sums on their way out */
     static constexpr bool HANDED = BLOCKS == 1; /* registers go from the fetcher's warpgroup to the others */
     static constexpr int THREADS = CONSUMERS + (HANDED ? 128 : 32);
@@ -75,13 +75,6 @@ __device__ __forceinline__ void box_of_pixels(uint32_t to, const CUtensorMap *ma
                  : "memory");
 }
 
-__device__ __forceinline__ void box_of_weights(uint32_t to, const CUtensorMap *map, int x, int y, uint32_t barrier) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
-                 "[%4];" ::"r"(to),
-                 "l"(map), "r"(x), "r"(y), "r"(barrier)
-                 : "memory");
-}
-
 /* Output pixels of a block. */
 struct conv_place {
     int frame, line, column, channel;
@@ -121,11 +114,10 @@ __device__ __forceinline__ void produce(const zoe_cuda_convolution &p, const con
             mbarrier_expect(ring.a_full(a.stage), a_bytes);
             box_of_pixels(ring.a(a.stage), map, channel, x, y, at < p.before ? 0 : at - p.before, ring.a_full(a.stage));
             a.next(TILE::A_STAGES);
-            for (int tap = 0; tap < taps; tap++) {
+            for (int tap = 0; tap < taps; tap += TILE::TAPS) {
                 mbarrier_wait(ring.b_free(b.stage), b.phase);
-                mbarrier_expect(ring.b_full(b.stage), TILE::COLS * TILE::LINE);
-                box_of_weights(ring.b(b.stage), &maps.w, (t * taps + tap) * p.in + channel, o.channel,
-                               ring.b_full(b.stage));
+                mbarrier_expect(ring.b_full(b.stage), TILE::B_BYTES);
+                bulk_box(ring.b(b.stage), &maps.w, channel, o.channel, t * taps + tap, ring.b_full(b.stage));
                 b.next(TILE::B_STAGES);
             }
         }
@@ -149,12 +141,34 @@ template <typename TILE> __device__ __forceinline__ uint64_t weights_tile(uint32
     return TILE::DEPTH == 64 ? wgmma_tile(address) : wgmma_narrow_tile(address);
 }
 
+/* Column (x) and line (y) of a row of the block's products. */
+template <typename TILE>
+__device__ __forceinline__ int2 row_place(const zoe_cuda_convolution &p, const conv_place &o, int row) {
+    int shift = p.upsample == 2, line = row % 64 / SIDE, column = row % SIDE;
+    int2 start = square<TILE>(p, row / 64);
+    return make_int2(o.column + (column << shift) + start.x, o.line + (line << shift) + start.y);
+}
+
+/* The residual comes to the second-level cache while products are computed. */
+template <typename TILE>
+__device__ __forceinline__ void call_residual(const zoe_cuda_convolution &p, const conv_place &o, int thread) {
+    constexpr int lines = (TILE::COLS * 2 + 127) / 128;
+    for (int index = thread; p.residual && index < TILE::ROWS * lines; index += CONSUMERS) {
+        int channel = o.channel + index % lines * 64;
+        int2 at = row_place<TILE>(p, o, index / lines);
+        if (at.x >= p.out_width || at.y >= p.out_height || channel >= p.out) continue;
+        const bf16 *from = (const bf16 *)p.residual + residual_at(p, o.frame, at.y, at.x, channel);
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+    }
+}
+
 template <typename TILE>
 __device__ __forceinline__ void consume(const zoe_cuda_convolution &p, const conv_maps &maps, const conv_place &o,
                                         const conv_ring &ring, float *result) {
     constexpr int COLS = TILE::COLS, PRODUCTS = TILE::PRODUCTS;
     int thread = threadIdx.x, group = thread / 128, warp = thread / 32 % 4, lane = thread % 32;
     int shift = p.upsample == 2, pitch = maps.box[1] * TILE::LINE;
+    call_residual<TILE>(p, o, thread);
     int2 from[PRODUCTS]; /* where a square's first tap begins, in enlarged pixels of the box */
     float sum[PRODUCTS][COLS / 2];
 #pragma unroll
@@ -168,22 +182,25 @@ __device__ __forceinline__ void consume(const zoe_cuda_convolution &p, const con
     uint32_t left_a = 0, left_b = 0; /* barriers of what the products before the last ones read */
     for (int slices = (o.end - o.first) * (p.in / TILE::DEPTH); slices > 0; slices--) {
         mbarrier_wait(ring.a_full(a.stage), a.phase);
-        for (int h = 0; h < p.kernel[1]; h++)
-            for (int w = 0; w < p.kernel[2]; w++) {
-                uint32_t weights = ring.b(b.stage), pixels[PRODUCTS];
-#pragma unroll
-                for (int j = 0; j < PRODUCTS; j++) {
-                    int line = (from[j].y + h) >> shift, column = (from[j].x + w) >> shift;
-                    pixels[j] = ring.a(a.stage) + line * pitch + column * TILE::LINE;
-                }
+        for (int h = 0; h < p.kernel[1]; h += TILE::TAPS == 9 ? 3 : 1)
+            for (int w = 0; w < p.kernel[2]; w += TILE::TAPS == 1 ? 1 : 3) {
                 mbarrier_wait(ring.b_full(b.stage), b.phase);
                 wgmma_fence();
 #pragma unroll
-                for (int k = 0; k < TILE::DEPTH / 16; k++)
+                for (int tap = 0; tap < TILE::TAPS; tap++) {
+                    uint32_t weights = ring.b(b.stage) + tap * TILE::COLS * TILE::LINE, pixels[PRODUCTS];
 #pragma unroll
-                    for (int j = 0; j < PRODUCTS; j++)
-                        wgmma_bf16<COLS>(sum[j], pixels_tile<TILE>(pixels[j] + k * 32, pitch),
-                                         weights_tile<TILE>(weights + k * 32));
+                    for (int j = 0; j < PRODUCTS; j++) {
+                        int line = (from[j].y + h + tap / 3) >> shift, column = (from[j].x + w + tap % 3) >> shift;
+                        pixels[j] = ring.a(a.stage) + line * pitch + column * TILE::LINE;
+                    }
+#pragma unroll
+                    for (int k = 0; k < TILE::DEPTH / 16; k++)
+#pragma unroll
+                        for (int j = 0; j < PRODUCTS; j++)
+                            wgmma_bf16<COLS>(sum[j], pixels_tile<TILE>(pixels[j] + k * 32, pitch),
+                                             weights_tile<TILE>(weights + k * 32));
+                }
                 wgmma_commit();
                 wgmma_wait<1>();
                 if (lane == 0) {
@@ -209,11 +226,8 @@ __device__ __forceinline__ void consume(const zoe_cuda_convolution &p, const con
                     make_float2(sum[j][4 * i + 2 * half], sum[j][4 * i + 2 * half + 1]);
             }
     named_sync(1, CONSUMERS);
-    conv_write<TILE::ROWS, COLS, CONSUMERS, TILE::PITCH>(p, result, o.frame, o.channel, thread, [&](int row) {
-        int2 start = square<TILE>(p, row / 64);
-        int line = row % 64 / SIDE, column = row % SIDE;
-        return make_int2(o.column + (column << shift) + start.x, o.line + (line << shift) + start.y);
-    });
+    conv_write<TILE::ROWS, COLS, CONSUMERS, TILE::PITCH>(p, result, o.frame, o.channel, thread,
+                                                         [&](int row) { return row_place<TILE>(p, o, row); });
 }
 
 template <typename TILE>
@@ -266,9 +280,10 @@ template <typename TILE> static cudaError_t launch(const zoe_cuda_convolution *p
         int size = i ? TILE::WIDTH : TILE::HEIGHT;
         maps.box[i] = p->upsample == 2 ? size / 2 + 2 : size + p->kernel[1 + i] - 1;
     }
-    cuuint64_t shape[2] = {(cuuint64_t)taps * p->in, (cuuint64_t)p->out}, stride = shape[0] * 2;
-    cuuint32_t box[2] = {TILE::DEPTH, TILE::COLS};
-    if (!encode(&maps.w, 2, p->w, shape, &stride, box) ||
+    cuuint64_t shape[3] = {(cuuint64_t)p->in, (cuuint64_t)p->out, (cuuint64_t)taps};
+    cuuint64_t strides[2] = {shape[0] * shape[2] * 2, shape[0] * 2};
+    cuuint32_t box[3] = {TILE::DEPTH, TILE::COLS, TILE::TAPS};
+    if (!encode(&maps.w, 3, p->w, shape, strides, box) ||
         !encode_frames(&maps.x, p, p->x, p->frames, TILE::DEPTH, maps.box))
         return cudaErrorInvalidValue;
     for (int i = 0; i < 2; i++) {
@@ -295,15 +310,18 @@ template <typename TILE> static int64_t rounds_of(const zoe_cuda_convolution *p,
     return (blocks + processors - 1) / processors * TILE::PRODUCTS;
 }
 
-/* Large blocks read less; small ones fill the device better where frames are small. */
+/* Large blocks read less. Small ones fill the device better where frames are small, and two on a processor hide their ends,
+ * which take longer with a residual.
+ */
 template <typename LARGE, typename SMALL>
 static cudaError_t launch_either(const zoe_cuda_convolution *p, cudaStream_t stream) {
     int device, processors;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
     if (error != cudaSuccess) return error;
-    bool small = p->upsample == 1 && rounds_of<SMALL>(p, processors) < rounds_of<LARGE>(p, processors);
-    return small ? launch<SMALL>(p, stream) : launch<LARGE>(p, stream);
+    int64_t small = rounds_of<SMALL>(p, processors), large = rounds_of<LARGE>(p, processors);
+    if (SMALL::BLOCKS > 1 && p->residual) small--;
+    return p->upsample == 1 && small < large ? launch<SMALL>(p, stream) : launch<LARGE>(p, stream);
 }
 
 bool zoe_cuda_conv_in_boxes(const zoe_cuda_convolution *p) {
@@ -314,14 +332,17 @@ bool zoe_cuda_conv_in_boxes(const zoe_cuda_convolution *p) {
     return true;
 }
 
+/* The tiles that were fastest on the decoders' layers. */
 cudaError_t zoe_cuda_launch_conv_boxes(const zoe_cuda_convolution *p, cudaStream_t stream) {
+    bool nine = p->kernel[1] == 3 && p->kernel[2] == 3;
     if (p->in % 64) {
-        if (p->out <= 16) return launch_either<conv_tile<16, 32, 2, 3, 27, 1>, conv_tile<16, 32, 1, 3, 27, 2>>(p, stream);
-        return launch_either<conv_tile<96, 32, 2, 3, 12, 1>, conv_tile<96, 32, 1, 3, 8, 2>>(p, stream);
+        if (nine && p->out <= 16) return launch<conv_tile<16, 32, 2, 3, 4, 1, 9>>(p, stream);
+        if (nine) return launch_either<conv_tile<96, 32, 2, 3, 4, 1, 3>, conv_tile<96, 32, 1, 3, 3, 2, 3>>(p, stream);
+        return launch<conv_tile<96, 32, 1, 3, 8, 1>>(p, stream);
     }
-    if (p->out <= 16) return launch_either<conv_tile<16, 64, 2, 3, 27, 1>, conv_tile<16, 64, 1, 2, 18, 2>>(p, stream);
-    if (p->out <= 48) return launch_either<conv_tile<48, 64, 2, 3, 12, 1>, conv_tile<48, 64, 1, 2, 8, 2>>(p, stream);
-    if (p->out <= 96) return launch_either<conv_tile<96, 64, 2, 2, 8, 1>, conv_tile<96, 64, 1, 2, 4, 2>>(p, stream);
-    if (p->out % 192 == 0) return launch_either<conv_tile<192, 64, 2, 2, 5, 1>, conv_tile<192, 64, 1, 2, 6, 1>>(p, stream);
+    if (nine && p->out <= 16) return launch<conv_tile<16, 64, 2, 3, 4, 1, 9>>(p, stream);
+    if (nine && p->out <= 48) return launch<conv_tile<48, 64, 2, 3, 5, 1, 3>>(p, stream);
+    if (p->out <= 96) return launch_either<conv_tile<96, 64, 2, 2, 8, 1>, conv_tile<96, 64, 1, 2, 8, 1>>(p, stream);
+    if (p->out % 192 == 0) return launch_either<conv_tile<192, 64, 2, 2, 5, 1>, conv_tile<192, 64, 1, 3, 6, 1>>(p, stream);
     return launch_either<conv_tile<128, 64, 2, 2, 6, 1>, conv_tile<128, 64, 1, 2, 3, 2>>(p, stream);
 }

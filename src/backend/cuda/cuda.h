@@ -25,12 +25,13 @@ typedef struct zoe_cuda_staging {
     cudaEvent_t sent[ZOE_CUDA_SLOTS];
 } zoe_cuda_staging;
 
-/* A download in two halves: on its way through page-locked memory. */
-typedef struct zoe_cuda_fetch {
+/* A copy in two halves on a stream of its own, on its way through page-locked memory. */
+typedef struct zoe_cuda_aside {
+    cudaStream_t stream; /* NULL until the first copy */
     void *bounce, *host;
     size_t size, bytes; /* of the bounce buffer; on their way */
-    cudaEvent_t there;
-} zoe_cuda_fetch;
+    cudaEvent_t asked, there;
+} zoe_cuda_aside;
 
 /* A place that copies fill: when its bytes have arrived, and when they may be overwritten. */
 typedef struct zoe_cuda_place {
@@ -70,7 +71,7 @@ typedef struct zoe_cuda {
     zoe_cuda_sdpa *sdpa;
     zoe_pool pool;
     zoe_cuda_staging staging;
-    zoe_cuda_fetch fetch;
+    zoe_cuda_aside lift, fetch; /* to the device, and back */
     zoe_cuda_copies copies;
     zoe_cuda_marks marks;
     size_t granularity;        /* of the arena's growth */
@@ -103,7 +104,9 @@ void zoe_cuda_free(zoe_backend *be, void *ptr);
 void zoe_cuda_pool_open(zoe_cuda *cuda);
 int zoe_cuda_upload(zoe_backend *be, void *to, const void *host, size_t bytes);
 int zoe_cuda_download(zoe_backend *be, void *host, const void *from, size_t bytes);
-int zoe_cuda_download_begin(zoe_backend *be, void *host, const void *from, size_t bytes);
+int zoe_cuda_upload_begin(zoe_backend *be, void *to, const void *host, size_t bytes);
+int zoe_cuda_upload_end(zoe_backend *be);
+int zoe_cuda_download_begin(zoe_backend *be, void *host, const void *from, size_t bytes, bool beside);
 int zoe_cuda_download_end(zoe_backend *be);
 void zoe_cuda_staging_close(zoe_cuda *cuda);
 int zoe_cuda_arena_open(zoe_cuda *cuda, size_t total);

@@ -82,13 +82,19 @@ __global__ void __launch_bounds__(THREADS) group_sums8_kernel(zoe_cuda_group_nor
     int lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = blockDim.x / lanes;
     int64_t first = p.rows * blockIdx.x / PARTS, end = p.rows * (blockIdx.x + 1) / PARTS;
     double sum[16] = {};
-    for (int64_t row = first + line; row < end; row += lines) {
-        float x[8];
-        load8(x, (const T *)p.x + row * p.channels + lane * 8);
+    for (int64_t row = first + line; row < end; row += 4 * lines) {
+        float x[4][8]; /* on their way together */
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            double value = x[i];
-            sum[i] += value, sum[8 + i] += value * value;
+        for (int j = 0; j < 4; j++)
+            if (row + j * lines < end) load8(x[j], (const T *)p.x + (row + j * lines) * p.channels + lane * 8);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            if (row + j * lines >= end) break;
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                double value = x[j][i];
+                sum[i] += value, sum[8 + i] += value * value;
+            }
         }
     }
 #pragma unroll
@@ -102,18 +108,22 @@ __global__ void __launch_bounds__(THREADS) group_sums8_kernel(zoe_cuda_group_nor
     }
 }
 
-/* First value of the maps' cell that a row takes. */
-__device__ __forceinline__ int64_t cell_of(const zoe_cuda_group_norm &p, int row) {
-    int plane = p.height * p.width, frame = row / plane, pixel = row - frame * plane;
-    int line = pixel / p.width, column = pixel - line * p.width;
+/* First value of the maps' cell that a row takes. by: pixels of a frame, of a line, lines and columns of a cell. */
+struct cell_divisors {
+    zoe_cuda_divisor frame, line, cell[2];
+};
+
+__device__ __forceinline__ int64_t cell_of(const zoe_cuda_group_norm &p, const cell_divisors &by, uint32_t row) {
+    int frame = divide(row, by.frame), pixel = row - frame * p.height * p.width;
+    int line = divide(pixel, by.line), column = pixel - line * p.width;
     int from = frame * p.map[0] / p.frames;
     if (p.first_apart) from = frame ? 1 + (frame - 1) * (p.map[0] - 1) / (p.frames - 1) : 0;
-    line /= p.height / p.map[1], column /= p.width / p.map[2];
-    return ((int64_t)(from * p.map[1] + line) * p.map[2] + column) * p.channels;
+    return ((int64_t)(from * p.map[1] + divide(line, by.cell[0])) * p.map[2] + divide(column, by.cell[1])) * p.channels;
 }
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) group_apply8_kernel(zoe_cuda_group_norm p, int lanes, const float *affine) {
+__global__ void __launch_bounds__(THREADS)
+    group_apply8_kernel(zoe_cuda_group_norm p, cell_divisors by, int lanes, const float *affine) {
     int channel = threadIdx.x % lanes * 8, lines = blockDim.x / lanes;
     float mean[8], factor[8], shift[8];
     load8(mean, affine + channel), load8(factor, affine + p.channels + channel),
@@ -122,7 +132,7 @@ __global__ void __launch_bounds__(THREADS) group_apply8_kernel(zoe_cuda_group_no
         float x[8], times[8], plus[8];
         load8(x, (const T *)p.x + row * p.channels + channel);
         if (p.scale) {
-            int64_t cell = cell_of(p, (int)row) + channel;
+            int64_t cell = cell_of(p, by, (uint32_t)row) + channel;
             load8(times, (const T *)p.scale + cell), load8(plus, (const T *)p.shift + cell);
         }
 #pragma unroll
@@ -146,7 +156,12 @@ static cudaError_t launch_in_eights(const zoe_cuda_group_norm *p, double *sums, 
     int64_t blocks = (p->rows + lines - 1) / lines;
     group_sums8_kernel<T><<<PARTS, threads, (size_t)threads * 16 * sizeof *sums, stream>>>(*p, lanes, sums);
     group_fold_kernel<<<(unsigned)p->groups, THREADS, 0, stream>>>(*p, sums, affine);
-    group_apply8_kernel<T><<<(unsigned)(blocks < 1 << 14 ? blocks : 1 << 14), threads, 0, stream>>>(*p, lanes, affine);
+    cell_divisors by = {};
+    if (p->scale)
+        by = {zoe_cuda_divisor_of((int64_t)p->height * p->width),
+              zoe_cuda_divisor_of(p->width),
+              {zoe_cuda_divisor_of(p->height / p->map[1]), zoe_cuda_divisor_of(p->width / p->map[2])}};
+    group_apply8_kernel<T><<<(unsigned)(blocks < 1 << 14 ? blocks : 1 << 14), threads, 0, stream>>>(*p, by, lanes, affine);
     return cudaGetLastError();
 }
 

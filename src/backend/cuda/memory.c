@@ -136,12 +136,20 @@ static int open_staging(zoe_cuda *cuda) {
     return ZOE_OK;
 }
 
+static void close_aside(zoe_cuda_aside *a) {
+    if (a->stream) cudaStreamSynchronize(a->stream);
+    if (a->asked) cudaEventDestroy(a->asked);
+    if (a->there) cudaEventDestroy(a->there);
+    if (a->bounce) cudaFreeHost(a->bounce);
+    if (a->stream) cudaStreamDestroy(a->stream);
+}
+
 void zoe_cuda_staging_close(zoe_cuda *cuda) {
     for (int i = 0; i < ZOE_CUDA_SLOTS; i++)
         if (cuda->staging.sent[i]) cudaEventDestroy(cuda->staging.sent[i]);
     if (cuda->staging.memory) cudaFreeHost(cuda->staging.memory);
-    if (cuda->fetch.there) cudaEventDestroy(cuda->fetch.there);
-    if (cuda->fetch.bounce) cudaFreeHost(cuda->fetch.bounce);
+    close_aside(&cuda->lift);
+    close_aside(&cuda->fetch);
 }
 
 /* Closes the slot in use and waits until what the next one held has left. */
@@ -189,34 +197,57 @@ int zoe_cuda_download(zoe_backend *be, void *host, const void *from, size_t byte
     return zoe_cuda_check(be, cudaStreamSynchronize(cuda->stream), "download");
 }
 
-static int open_fetch(zoe_cuda *cuda, size_t bytes) {
+/* ---- copies in two halves ---- */
+
+/* Makes the copy's stream wait for what was asked for so far; the bounce buffer must be free. */
+static int open_aside(zoe_cuda *cuda, zoe_cuda_aside *a, size_t bytes) {
     zoe_backend *be = &cuda->base;
-    zoe_cuda_fetch *f = &cuda->fetch;
-    if (!f->there) ZOE_CUDA(be, cudaEventCreateWithFlags(&f->there, cudaEventDisableTiming));
-    if (f->bounce && f->size >= bytes) return ZOE_OK;
-    if (f->bounce) cudaFreeHost(f->bounce);
-    f->bounce = NULL;
-    ZOE_CUDA(be, cudaHostAlloc(&f->bounce, bytes, cudaHostAllocDefault));
-    zoe_device_bounce(be, &f->size, bytes);
-    return ZOE_OK;
+    ZOE_CUDA(be, cudaSetDevice(cuda->device));
+    if (!a->stream) ZOE_CUDA(be, cudaStreamCreateWithFlags(&a->stream, cudaStreamNonBlocking));
+    if (!a->asked) ZOE_CUDA(be, cudaEventCreateWithFlags(&a->asked, cudaEventDisableTiming));
+    if (!a->there) ZOE_CUDA(be, cudaEventCreateWithFlags(&a->there, cudaEventDisableTiming));
+    if (!a->bounce || a->size < bytes) {
+        if (a->bounce) cudaFreeHost(a->bounce);
+        a->bounce = NULL;
+        ZOE_CUDA(be, cudaHostAlloc(&a->bounce, bytes, cudaHostAllocDefault));
+        zoe_device_bounce(be, &a->size, bytes);
+    }
+    ZOE_CUDA(be, cudaEventRecord(a->asked, cuda->stream));
+    return zoe_cuda_check(be, cudaStreamWaitEvent(a->stream, a->asked, 0), "copy");
 }
 
-int zoe_cuda_download_begin(zoe_backend *be, void *host, const void *from, size_t bytes) {
+int zoe_cuda_upload_begin(zoe_backend *be, void *to, const void *host, size_t bytes) {
     zoe_cuda *cuda = zoe_cuda_of(be);
-    zoe_cuda_fetch *f = &cuda->fetch;
-    ZOE_CUDA(be, cudaSetDevice(cuda->device));
-    ZOE_TRY(open_fetch(cuda, bytes));
-    f->host = host;
-    f->bytes = bytes;
-    ZOE_CUDA(be, cudaMemcpyAsync(f->bounce, from, bytes, cudaMemcpyDeviceToHost, cuda->stream));
-    return zoe_cuda_check(be, cudaEventRecord(f->there, cuda->stream), "download");
+    zoe_cuda_aside *a = &cuda->lift;
+    if (a->there) ZOE_CUDA(be, cudaEventSynchronize(a->there)); /* the one before has left the bounce buffer */
+    ZOE_TRY(open_aside(cuda, a, bytes));
+    copy_on_threads(a->bounce, host, bytes);
+    ZOE_CUDA(be, cudaMemcpyAsync(to, a->bounce, bytes, cudaMemcpyHostToDevice, a->stream));
+    return zoe_cuda_check(be, cudaEventRecord(a->there, a->stream), "upload");
+}
+
+int zoe_cuda_upload_end(zoe_backend *be) {
+    zoe_cuda *cuda = zoe_cuda_of(be);
+    if (!cuda->lift.there) return ZOE_OK;
+    return zoe_cuda_check(be, cudaStreamWaitEvent(cuda->stream, cuda->lift.there, 0), "upload");
+}
+
+int zoe_cuda_download_begin(zoe_backend *be, void *host, const void *from, size_t bytes, bool beside) {
+    zoe_cuda *cuda = zoe_cuda_of(be);
+    zoe_cuda_aside *a = &cuda->fetch;
+    ZOE_TRY(open_aside(cuda, a, bytes));
+    cudaStream_t stream = beside ? a->stream : cuda->stream;
+    a->host = host;
+    a->bytes = bytes;
+    ZOE_CUDA(be, cudaMemcpyAsync(a->bounce, from, bytes, cudaMemcpyDeviceToHost, stream));
+    return zoe_cuda_check(be, cudaEventRecord(a->there, stream), "download");
 }
 
 int zoe_cuda_download_end(zoe_backend *be) {
-    zoe_cuda_fetch *f = &zoe_cuda_of(be)->fetch;
-    if (!f->bytes) return ZOE_OK;
-    ZOE_CUDA(be, cudaEventSynchronize(f->there));
-    copy_on_threads(f->host, f->bounce, f->bytes);
-    f->bytes = 0;
+    zoe_cuda_aside *a = &zoe_cuda_of(be)->fetch;
+    if (!a->bytes) return ZOE_OK;
+    ZOE_CUDA(be, cudaEventSynchronize(a->there));
+    copy_on_threads(a->host, a->bounce, a->bytes);
+    a->bytes = 0;
     return ZOE_OK;
 }

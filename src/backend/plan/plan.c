@@ -13,9 +13,9 @@
 typedef struct plan {
     zoe_backend base;
     zoe_backend_ops ops;
-    uintptr_t next; /* address of the next allocation */
-    zoe_pool pool;  /* of a device */
-    size_t bounce;
+    uintptr_t next;     /* address of the next allocation */
+    zoe_pool pool;      /* of a device */
+    size_t lift, fetch; /* locked memory that uploads and downloads in two halves pass through */
 } plan;
 
 static plan *plan_of(zoe_backend *be) {
@@ -56,10 +56,15 @@ static int plan_download(zoe_backend *be, void *host, const void *from, size_t b
     return ZOE_OK;
 }
 
-/* Page-locked memory that a download passes through, as large as the largest so far. */
-static int plan_download_begin(zoe_backend *be, void *host, const void *from, size_t bytes) {
-    (void)host, (void)from;
-    zoe_device_bounce(be, &plan_of(be)->bounce, bytes);
+static int plan_upload_begin(zoe_backend *be, void *to, const void *host, size_t bytes) {
+    (void)to, (void)host;
+    zoe_device_bounce(be, &plan_of(be)->lift, bytes);
+    return ZOE_OK;
+}
+
+static int plan_download_begin(zoe_backend *be, void *host, const void *from, size_t bytes, bool beside) {
+    (void)host, (void)from, (void)beside;
+    zoe_device_bounce(be, &plan_of(be)->fetch, bytes);
     return ZOE_OK;
 }
 
@@ -221,6 +226,7 @@ static const zoe_backend_ops ops = {
     .free = plan_free,
     .upload = plan_upload,
     .download = plan_download,
+    .upload_begin = plan_upload_begin,
     .download_begin = plan_download_begin,
     .download_end = plan_synchronize,
     .synchronize = plan_synchronize,
@@ -256,6 +262,7 @@ int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_
     self->ops.scratch = self->ops.quantised_rows = self->ops.sage = device;
     if (!device) {
         self->ops.grow = NULL;
+        self->ops.upload_begin = NULL;
         self->ops.download_begin = NULL;
         self->ops.download_end = NULL;
     }

@@ -23,7 +23,8 @@ typedef struct kept {
     wan_part *parts;
     int64_t part_count;
     char *values;
-    size_t bytes; /* of a frame */
+    size_t bytes;         /* of a frame */
+    zoe_tensor moving[2]; /* by turns, on their way: a frame, or what is kept of it for a part */
 } kept;
 
 /* One decoding in progress. */
@@ -337,22 +338,18 @@ static zoe_tensor part_tensor(const decoding *d, const wan_part *p, int which, v
 static int keep_frame(decoding *d, const zoe_tensor *x, const zoe_tensor *y) {
     zoe_backend *be = d->vae->be;
     kept *k = &d->kept;
-    size_t mark = zoe_arena_mark(be);
-    zoe_tensor all;
-    ZOE_TRY(ZOE_NEW(be, &all, be->dtype, (int64_t)(k->bytes / zoe_dtype_size(be->dtype))));
+    zoe_tensor *all = &k->moving[k->count % 2];
     for (int64_t i = 0; i < k->part_count; i++)
         for (int which = 0; which < 2; which++) {
             const wan_part *p = &k->parts[i];
             if (k->channels[which] == 0) continue;
-            zoe_tensor to = part_tensor(d, p, which, all.data);
+            zoe_tensor to = part_tensor(d, p, which, all->data);
             zoe_tensor from = zoe_view_slice(which ? y : x, 1, p->start[0], p->end[0] - p->start[0]);
             from = zoe_view_slice(&from, 2, p->start[1], p->end[1] - p->start[1]);
             ZOE_TRY(zoe_op_copy(be, &to, &from));
         }
     ZOE_TRY(zoe_download_end(be));
-    int status = zoe_download_begin(be, k->values + (size_t)k->count++ * k->bytes, &all);
-    zoe_arena_release(be, mark);
-    return status;
+    return zoe_download_beside(be, k->values + (size_t)k->count++ * k->bytes, all);
 }
 
 /* Runs the trunk over the clip and keeps on the host what the tail needs of it. */
@@ -363,6 +360,8 @@ static int run_trunks(decoding *d, const zoe_tensor *latents) {
     d->keeping = true;
     ZOE_TRY(begin_trunk(d, size[0], size[1]));
     ZOE_TRY(begin_levels(d, 0, d->split, size));
+    for (int i = 0; i < 2; i++)
+        ZOE_TRY(ZOE_NEW(be, &d->kept.moving[i], be->dtype, (int64_t)(d->kept.bytes / zoe_dtype_size(be->dtype))));
     for (int64_t i = 0; i < latents->shape[1]; i++) {
         size_t inner = zoe_arena_mark(be);
         zoe_tensor x, y;
@@ -372,19 +371,46 @@ static int run_trunks(decoding *d, const zoe_tensor *latents) {
         ZOE_TRY(d->split ? resample(d, 0, &y, &x) : keep_frame(d, &x, &y));
         zoe_arena_release(be, inner);
     }
-    zoe_arena_release(be, mark);
     d->keeping = false;
-    return zoe_download_end(be);
+    ZOE_TRY(zoe_download_end(be));
+    zoe_arena_release(be, mark);
+    return ZOE_OK;
+}
+
+/* Sends what is kept of frame `index` for a part on its way; *y: what the level's resnets made, *top: its input. */
+static int send_kept(decoding *d, const wan_part *p, int64_t index, zoe_tensor *y, zoe_tensor *top) {
+    const kept *k = &d->kept;
+    const zoe_tensor *all = &k->moving[index % 2];
+    wan_part here = *p;
+    here.at = 0;
+    *y = part_tensor(d, &here, 1, all->data);
+    *top = k->channels[0] ? part_tensor(d, &here, 0, all->data) : *y;
+    return zoe_upload_begin(d->vae->be, all, k->values + (size_t)index * k->bytes + p->at);
 }
 
 /* The tail for a part. */
+static int run_tail(decoding *d, const wan_part *p) {
+    zoe_backend *be = d->vae->be;
+    kept *k = &d->kept;
+    int64_t pixels = (p->end[0] - p->start[0]) * (p->end[1] - p->start[1]);
+    zoe_tensor y[2], top[2];
+    ZOE_TRY(begin_tail(d, d->split, p->end[0] - p->start[0], p->end[1] - p->start[1]));
+    for (int i = 0; i < 2; i++) ZOE_TRY(ZOE_NEW(be, &k->moving[i], be->dtype, pixels * (k->channels[0] + k->channels[1])));
+    ZOE_TRY(send_kept(d, p, 0, &y[0], &top[0]));
+    for (int64_t i = 0; i < k->frames; i++) {
+        int now = i % 2, next = !now;
+        ZOE_TRY(zoe_upload_end(be));
+        if (i + 1 < k->frames) ZOE_TRY(send_kept(d, p, i + 1, &y[next], &top[next]));
+        d->first = i == 0;
+        ZOE_TRY(resample(d, d->split, &y[now], &top[now]));
+    }
+    return zoe_film_flush(&d->film);
+}
+
 static int run_part(decoding *d, const wan_part *p, bool last) {
     zoe_backend *be = d->vae->be;
-    const kept *k = &d->kept;
-    int64_t scale = scale_of(d), size[2] = {k->height, k->width}, at[2];
-    size_t mark = zoe_arena_mark(be),
-           bytes = (size_t)((p->end[0] - p->start[0]) * (p->end[1] - p->start[1]) * (k->channels[0] + k->channels[1])) *
-                   zoe_dtype_size(be->dtype);
+    int64_t scale = scale_of(d), size[2] = {d->kept.height, d->kept.width}, at[2];
+    size_t mark = zoe_arena_mark(be);
     for (int i = 0; i < 2; i++) {
         d->edges.inner[i][0] = p->start[i] > 0, d->edges.inner[i][1] = p->end[i] < size[i];
         d->skip[i] = p->from[i] * scale - (p->start[i] > 0 ? first_row(d, p->start[i]) : 0);
@@ -392,21 +418,9 @@ static int run_part(decoding *d, const wan_part *p, bool last) {
         at[i] = p->from[i] * scale * d->vae->config.patch;
     }
     ZOE_TRY(zoe_film_next_part(&d->film, at, last));
-    ZOE_TRY(begin_tail(d, d->split, p->end[0] - p->start[0], p->end[1] - p->start[1]));
-    for (int64_t i = 0; i < k->frames; i++) {
-        size_t inner = zoe_arena_mark(be);
-        zoe_tensor all;
-        d->first = i == 0;
-        ZOE_TRY(ZOE_NEW(be, &all, be->dtype, (int64_t)(bytes / zoe_dtype_size(be->dtype))));
-        ZOE_TRY(zoe_upload(be, &all, k->values + (size_t)i * k->bytes + p->at));
-        wan_part here = *p;
-        here.at = 0;
-        zoe_tensor y = part_tensor(d, &here, 1, all.data), top = k->channels[0] ? part_tensor(d, &here, 0, all.data) : y;
-        ZOE_TRY(resample(d, d->split, &y, &top));
-        zoe_arena_release(be, inner);
-    }
+    ZOE_TRY(run_tail(d, p));
     zoe_arena_release(be, mark);
-    return zoe_film_flush(&d->film);
+    return ZOE_OK;
 }
 
 static int run_parts(decoding *d, const zoe_tensor *latents, const zoe_tiling *tiling) {
@@ -467,7 +481,7 @@ int zoe_wan_vae_decode(zoe_wan_vae *vae, const zoe_tensor *latents, const zoe_ti
     }
     zoe_arena_release(be, mark);
     zoe_film_close(&d.film);
-    if (d.keeping) zoe_download_end(be); /* it failed with a frame on its way */
+    if (status < 0) zoe_upload_end(be), zoe_download_end(be); /* it may have failed with a frame on its way */
     zoe_host_free(be, d.kept.values);
     zoe_free(be->ctx, d.kept.parts);
     return status;
