@@ -138,8 +138,9 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             float y = (x[i] - mean[i]) * factor[i] + shift[i];
-            x[i] = activation_for<T>(p.scale ? y * times[i] + plus[i] : y, p.act);
+            x[i] = p.scale ? y * times[i] + plus[i] : y;
         }
+        activate_for<T>(x, p.act);
         store8((T *)p.y + row * p.channels + channel, x);
     }
 }

@@ -19,9 +19,16 @@ __device__ __forceinline__ void finish_statistics(const zoe_cuda_rows &p, float 
 /* Eight elements of a row of int8 or fp8. */
 __device__ __forceinline__ void store8_narrow(void *y, int64_t at, const float *x, narrow_scale s, int type, bool exact) {
     uint32_t words[4];
+    if (exact) {
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        words[i] = exact ? to_narrow(x[2 * i], x[2 * i + 1], s, type) : to_narrow_fast(x[2 * i], x[2 * i + 1], s, type);
+        for (int i = 0; i < 4; i++) words[i] = to_narrow(x[2 * i], x[2 * i + 1], s, type);
+    } else if (type == ZOE_I8) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) words[i] = to_narrow_fast(x[2 * i], x[2 * i + 1], s, ZOE_I8);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) words[i] = to_narrow_fast(x[2 * i], x[2 * i + 1], s, ZOE_F8_E4M3);
+    }
     *(uint2 *)((uint8_t *)y + at) = make_uint2(words[0] | words[1] << 16, words[2] | words[3] << 16);
 }
 
@@ -124,10 +131,7 @@ __global__ void __launch_bounds__(threads_for(LANES)) rows_kernel(zoe_cuda_rows 
 #pragma unroll
             for (int j = 0; j < 8; j++) v[i][j] += a[j];
         }
-        if (p.act != ZOE_CUDA_ACT_NONE) {
-#pragma unroll
-            for (int j = 0; j < 8; j++) v[i][j] = activation_for<T>(v[i][j], p.act);
-        }
+        if (p.act != ZOE_CUDA_ACT_NONE) activate_for<T>(v[i], p.act);
         if (!NARROW && p.cos) rotate8(p, v[i], token, (part * p.width + column) / 2 % p.pairs);
         if (NARROW) {
 #pragma unroll
