@@ -205,6 +205,7 @@ struct zoe_backend {
     const zoe_backend_ops *ops;
     zoe_context *ctx;
     zoe_dtype dtype;   /* of activations */
+    int64_t rows;      /* of tokens that layers take at a time where they can; 0: as many as are fastest */
     bool sage;         /* attention over long sequences may go through int8 and e4m3 */
     int64_t workspace; /* bytes that the kernels took once for themselves */
     zoe_weight_use weights;

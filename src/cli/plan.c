@@ -45,6 +45,11 @@ static void print_table(const json_t *plan) {
     printf("Host memory at most %s", cli_bytes(text, number(plan, "peak_host_bytes")));
     printf(", of which the program itself %s", cli_bytes(text, number(plan, "process_bytes")));
     printf(" and the video encoder about %s.\n", cli_bytes(text, number(plan, "encoder_bytes")));
+    if (number(plan, "rows_at_a_time") > 0)
+        printf("To stay within the budget, the denoiser's layers take %.0f tokens at a time.\n",
+               number(plan, "rows_at_a_time"));
+    if (number(plan, "vae_parts") > 1)
+        printf("To stay within the budget, the VAE decodes frames in %.0f parts.\n", number(plan, "vae_parts"));
     if (device)
         printf("Time at the rates of an H100 and of a disk that reads 3 GB/s: ");
     else

@@ -53,6 +53,7 @@ static int count(zoe_model *twin, const zoe_request *request, const zoe_phase_bu
     quiet.progress = NULL;
     quiet.frame = NULL;
     *out = (zoe_plan){.device = !twin->be->ops->host_memory, .base = base};
+    if (budgets) out->parts = budgets[0].parts, out->rows = budgets[0].rows;
     ZOE_TRY(zoe_generate_counted(twin, &quiet, budgets, &out->shape, out->phases));
     forget(twin);
     if (request->output)
@@ -133,21 +134,42 @@ int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_bud
     return ZOE_OK;
 }
 
-static int fit(zoe_model *model, zoe_model *twin, const zoe_request *request, zoe_plan *plan,
-               zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
-    static const int parts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
-    zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
-    int64_t host_before = INT64_MAX, device_before = INT64_MAX;
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        int64_t host, device;
-        for (int j = 0; j < ZOE_PHASE_COUNT; j++) budgets[j] = (zoe_phase_budget){.parts = parts[i]};
+/* What may be tried to make a phase smaller, from the fastest on. */
+typedef struct ladder {
+    zoe_phase phase;
+    const int *steps;
+    int count;
+} ladder;
+
+/* Goes down a ladder as far as the limits ask for. */
+static int descend(zoe_model *twin, const zoe_request *request, const zoe_limits *limits, const ladder *l, zoe_plan *plan,
+                   zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
+    int64_t host, device, host_before = INT64_MAX, device_before = INT64_MAX;
+    for (int i = 0; i < l->count; i++) {
+        for (int j = 0; j < ZOE_PHASE_COUNT; j++) {
+            if (l->phase == ZOE_PHASE_DECODE)
+                budgets[j].parts = l->steps[i];
+            else
+                budgets[j].rows = l->steps[i];
+        }
         ZOE_TRY(count(twin, request, budgets, plan->base, plan));
-        least_of(plan, ZOE_PHASE_DECODE, &host, &device);
-        plan->parts = parts[i];
-        if ((!limits.host || host <= limits.host) && (!limits.device || device <= limits.device)) break;
-        if (host >= host_before && device >= device_before) break; /* more parts take no less */
+        least_of(plan, (int)l->phase, &host, &device);
+        if ((!limits->host || host <= limits->host) && (!limits->device || device <= limits->device)) break;
+        if (host >= host_before && device >= device_before) break; /* the next takes no less */
         host_before = host, device_before = device;
     }
+    return ZOE_OK;
+}
+
+static int fit(zoe_model *model, zoe_model *twin, const zoe_request *request, zoe_plan *plan,
+               zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
+    static const int parts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32}, rows[] = {0, 8192, 2048, 512};
+    static const ladder ladders[] = {{ZOE_PHASE_DECODE, parts, sizeof parts / sizeof *parts},
+                                     {ZOE_PHASE_DENOISE, rows, sizeof rows / sizeof *rows}};
+    zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
+    for (int i = 0; i < ZOE_PHASE_COUNT; i++) budgets[i] = (zoe_phase_budget){0};
+    for (size_t i = 0; i < sizeof ladders / sizeof *ladders; i++)
+        ZOE_TRY(descend(twin, request, &limits, &ladders[i], plan, budgets));
     return zoe_plan_budgets(model, plan, budgets);
 }
 
@@ -217,6 +239,7 @@ static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
     ZOE_TRY(zoe_report_set(ctx, report, "height", json_integer(plan->shape.height)));
     ZOE_TRY(zoe_report_set(ctx, report, "frames", json_integer(plan->shape.frames)));
     ZOE_TRY(zoe_report_set(ctx, report, "vae_parts", json_integer(plan->parts > 1 ? plan->parts : 1)));
+    ZOE_TRY(zoe_report_set(ctx, report, "rows_at_a_time", json_integer(plan->rows)));
     ZOE_TRY(zoe_report_set(ctx, report, "process_bytes", json_integer(plan->base)));
     ZOE_TRY(zoe_report_set(ctx, report, "encoder_bytes", json_integer(plan->output)));
     ZOE_TRY(zoe_report_set(ctx, report, "peak_host_bytes", json_integer(peak)));
@@ -231,10 +254,7 @@ static int plan_within(zoe_model *model, zoe_model *twin, const zoe_request *req
     zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
     if (!limits.host && !limits.device) return count(twin, request, NULL, plan->base, plan);
     ZOE_TRY(fit(model, twin, request, plan, budgets));
-    int parts = plan->parts;
-    ZOE_TRY(count(twin, request, budgets, plan->base, plan));
-    plan->parts = parts;
-    return ZOE_OK;
+    return count(twin, request, budgets, plan->base, plan);
 }
 
 int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json) {

@@ -19,16 +19,18 @@ typedef struct zoe_phase_use {
 /* Bytes of weights that may be held in a phase: in the backend's memory, and in host memory beside a device; 0: any. */
 typedef struct zoe_phase_budget {
     int64_t weights, host;
-    int parts; /* in which a VAE decodes frames, where the request leaves that open; 0 and 1: whole */
+    int parts;    /* in which a VAE decodes frames, where the request leaves that open; 0 and 1: whole */
+    int64_t rows; /* of tokens that a denoiser's layers take at a time; 0: as many as are fastest */
 } zoe_phase_budget;
 
 typedef struct zoe_plan {
     zoe_phase_use phases[ZOE_PHASE_COUNT];
     zoe_result shape; /* width, height, frames, fps as the request comes out */
     bool device;      /* weights and activations are in a device's memory */
-    int parts;        /* in which zoe_plan_fit() found that the VAE must decode */
-    int64_t base;     /* of the process as it stands, of its kernels, and of what a driver's libraries add */
-    int64_t output;   /* of the video encoder, an estimate */
+    int parts;        /* in which zoe_plan_fit() found that the VAE must decode, and the rows for a denoiser's layers */
+    int64_t rows;
+    int64_t base;   /* of the process as it stands, of its kernels, and of what a driver's libraries add */
+    int64_t output; /* of the video encoder, an estimate */
 } zoe_plan;
 
 /* zoe_generate() with the counts of each phase; budgets by phase, or NULL. */
@@ -52,7 +54,8 @@ zoe_limits zoe_limits_of(const zoe_backend *be, int64_t ram);
 int64_t zoe_plan_base(const zoe_backend *be);
 
 /*
- * Plans a request so that it meets the model's limits, with the VAE in as few parts as that takes, and gives the budgets.
+ * Plans a request so that it meets the model's limits, with the denoiser's layers in as many rows and the VAE in as few
+ * parts as that takes, and gives the budgets.
  * plan->base is what the process held before, by zoe_plan_base(). At least one limit must be there; one that cannot be met
  * is an error that names the smallest that can.
  */
