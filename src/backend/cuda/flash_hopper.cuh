@@ -21,7 +21,6 @@ struct flash_rows {
  */
 template <int KEYS>
 __device__ __forceinline__ bool flash_soften(float (&s)[KEYS / 2], flash_rows &r, float factor, int left, float last) {
-    bool moved = false;
     if (left <= KEYS) {
 #pragma unroll
         for (int j = 0; j < KEYS / 2; j++) {
@@ -29,6 +28,7 @@ __device__ __forceinline__ bool flash_soften(float (&s)[KEYS / 2], flash_rows &r
             s[j] = key < left - 1 ? s[j] : key < left ? s[j] + last : -INFINITY;
         }
     }
+    float top[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float best[2] = {s[2 * half], s[2 * half + 1]};
@@ -36,16 +36,26 @@ __device__ __forceinline__ bool flash_soften(float (&s)[KEYS / 2], flash_rows &r
         for (int j = 1; j < KEYS / 8; j++)
 #pragma unroll
             for (int i = 0; i < 2; i++) best[i] = fmaxf(best[i], s[4 * j + 2 * half + i]);
-        float top = fmaxf(best[0], best[1]);
-        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2)) * factor;
-        r.correction[half] = 1;
-        if (!(top <= r.top[half] + FLASH_SLACK)) {
-            r.correction[half] = exp2_fast(r.top[half] - top);
-            r.top[half] = top;
-            r.sum[half] *= r.correction[half];
-            moved = true;
+        top[half] = fmaxf(best[0], best[1]) * factor;
+    }
+    /* Tops of a row's four threads are put together only where one of them rose: after the first tiles seldom. */
+    bool moved = !(top[0] <= r.top[0] + FLASH_SLACK) || !(top[1] <= r.top[1] + FLASH_SLACK);
+    moved = __any_sync(0xffffffffu, moved);
+    if (moved) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            top[half] = fmaxf(top[half], __shfl_xor_sync(0xffffffffu, top[half], 1));
+            top[half] = fmaxf(top[half], __shfl_xor_sync(0xffffffffu, top[half], 2));
+            r.correction[half] = 1;
+            if (!(top[half] <= r.top[half] + FLASH_SLACK)) {
+                r.correction[half] = exp2_fast(r.top[half] - top[half]);
+                r.top[half] = top[half];
+                r.sum[half] *= r.correction[half];
+            }
         }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
         float part[2] = {0, 0};
 #pragma unroll
         for (int j = 0; j < KEYS / 8; j++)
@@ -57,7 +67,7 @@ __device__ __forceinline__ bool flash_soften(float (&s)[KEYS / 2], flash_rows &r
             }
         r.sum[half] += part[0] + part[1];
     }
-    return __any_sync(0xffffffffu, moved);
+    return moved;
 }
 
 template <int KEYS> __device__ __forceinline__ void flash_pack(uint32_t (&operands)[KEYS / 4], const float (&p)[KEYS / 2]) {

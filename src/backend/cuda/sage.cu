@@ -43,7 +43,7 @@ template <int D, bool HALF> __global__ void __launch_bounds__(THREADS) sage_mma_
     const char *v = (const char *)o.v + (int64_t)head * o.key_tiles * 2 * sizes::v_bytes;
     const float *k_factor = o.k_factor + (int64_t)head * o.key_tiles;
     const float *q_factor = o.q_factor + tile * SAGE_QUERIES + row;
-    sage_rows softmax = {{q_factor[0], q_factor[8]}, {-INFINITY, -INFINITY}, {0, 0}, {1, 1}};
+    sage_rows softmax = {{q_factor[0], q_factor[8]}, {-INFINITY, -INFINITY}};
     uint32_t q_part[D / 32][4];
     float result[D / 2];
 #pragma unroll
@@ -70,7 +70,7 @@ template <int D, bool HALF> __global__ void __launch_bounds__(THREADS) sage_mma_
         int s[KEYS / 2];
         float p[KEYS / 2];
 #pragma unroll
-        for (int i = 0; i < KEYS / 2; i++) s[i] = SAGE_ZERO_BITS;
+        for (int i = 0; i < KEYS / 2; i++) s[i] = 0;
 #pragma unroll
         for (int i = 0; i < D / 32; i++)
 #pragma unroll
@@ -80,10 +80,12 @@ template <int D, bool HALF> __global__ void __launch_bounds__(THREADS) sage_mma_
                 mma_s8(s + 8 * j, q_part[i], b[0], b[1]);
                 mma_s8(s + 8 * j + 4, q_part[i], b[2], b[3]);
             }
-        if (sage_soften(s, p, softmax, k_factor[t / 2], o.keys - t * KEYS)) {
+        if (sage_tops(s, softmax, k_factor[t / 2], o.keys - t * KEYS)) {
 #pragma unroll
             for (int i = 0; i < D / 2; i++) result[i] *= softmax.correction[i / 2 % 2];
         }
+#pragma unroll
+        for (int i = 0; i < KEYS / 2; i += 8) sage_probabilities(p + i, s + i, softmax);
         /* Products of e4m3 are summed up in fewer digits than float32 has: each half tile by itself. */
         constexpr int depth = HALF ? 16 : 32, steps = KEYS / depth;
         uint32_t a[steps][4];

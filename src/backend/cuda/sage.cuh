@@ -45,6 +45,13 @@ template <int WIDTH> __host__ __device__ __forceinline__ int sage_piece(int row,
     return row * WIDTH + ((WIDTH == 64 ? piece ^ (row >> 1 & 3) : piece ^ (row & 7)) * 16);
 }
 
+/* As fmaxf, but NaN wins, so that it reaches the result. */
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+    float y;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+}
+
 /* Four numbers as e4m3. */
 __device__ __forceinline__ uint32_t pack_e4m3(float a, float b, float c, float d) {
 #if __CUDA_ARCH__ >= 890
@@ -63,65 +70,66 @@ __device__ __forceinline__ uint32_t pack_e4m3(float a, float b, float c, float d
 #endif
 }
 
-/*
- * Scores are summed up from here on: the bits of the float 1.5 * 2^23, to which a whole number below 2^22 adds as it would
- * to the float's value. So they are floats as they stand.
- */
+/* The bits of the float 1.5 * 2^23: with a whole number below 2^22 added they are the bits of their sum. */
 #define SAGE_ZERO_BITS 0x4b400000
 #define SAGE_ZERO      12582912.0f
 
-/* What a thread keeps of its two rows of the softmax. */
+/* What a thread keeps of its two rows of the softmax. The probability of a score s is 2^((s + SAGE_ZERO) factor + low). */
 struct sage_rows {
-    float q_factor[2], top[2], sum[2], correction[2];
+    float q_factor[2], top[2], sum[2], correction[2], factor[2], low[2];
 };
 
 /*
- * COUNT / 4 times eight keys' scores s, two of each row side by side, become probabilities p. `left` keys count. Returns
- * whether the top of a row of the warp moved, for which older results are to be multiplied by `correction`.
+ * Takes COUNT / 4 times eight keys' scores s in, two of each row side by side, of which `left` keys count. Returns whether
+ * the top of a row of the warp moved, for which older results are to be multiplied by `correction`.
  */
-template <int COUNT>
-__device__ __forceinline__ bool sage_soften(int (&s)[COUNT], float (&p)[COUNT], sage_rows &r, float k_factor, int left) {
-    int column = threadIdx.x % 4 * 2;
-    bool moved = false;
-    float factor[2], low[2];
-    if (left < COUNT * 2) {
+template <int COUNT> __device__ __forceinline__ bool sage_tops(int (&s)[COUNT], sage_rows &r, float k_factor, int left) {
+    float top[2];
+    if (left < COUNT * 2) { /* what has no key becomes minus infinity */
 #pragma unroll
         for (int j = 0; j < COUNT; j++)
-            if (j / 4 * 8 + column + j % 2 >= left) s[j] = 0;
+            if (j / 4 * 8 + threadIdx.x % 4 * 2 + j % 2 >= left) s[j] = (int)(0xff800000u - SAGE_ZERO_BITS);
     }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        int best = s[2 * half];
+        int best[2] = {s[2 * half], s[2 * half + COUNT / 2]};
 #pragma unroll
-        for (int j = 0; j < COUNT / 4; j++) best = __vimax3_s32(best, s[4 * j + 2 * half], s[4 * j + 2 * half + 1]);
-        best = max(best, __shfl_xor_sync(0xffffffffu, best, 1));
-        best = max(best, __shfl_xor_sync(0xffffffffu, best, 2));
-        factor[half] = r.q_factor[half] * k_factor;
-        float top = (__int_as_float(best) - SAGE_ZERO) * factor[half];
-        r.correction[half] = 1;
-        if (!(top <= r.top[half] + SAGE_SLACK)) {
-            r.correction[half] = exp2_fast(r.top[half] - top);
-            r.top[half] = top;
-            r.sum[half] *= r.correction[half];
-            moved = true;
+        for (int j = 0; j < COUNT / 4; j++) {
+            const int *two = s + 4 * j + 2 * half;
+            best[j * 8 / COUNT] = __vimax3_s32(best[j * 8 / COUNT], two[0], two[1]);
         }
-        low[half] = SAGE_RAISE - r.top[half] - SAGE_ZERO * factor[half];
+        r.factor[half] = max_or_nan(r.q_factor[half] * k_factor, 1e-30f); /* times infinity, 0 would not be a number */
+        top[half] = (__int_as_float(max(best[0], best[1]) + SAGE_ZERO_BITS) - SAGE_ZERO) * r.factor[half];
+    }
+    /* Tops of a row's four threads are put together only where one of them rose: after the first tiles seldom. */
+    bool moved = !(top[0] <= r.top[0] + SAGE_SLACK) || !(top[1] <= r.top[1] + SAGE_SLACK);
+    moved = __any_sync(0xffffffffu, moved);
+    if (moved) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            top[half] = fmaxf(top[half], __shfl_xor_sync(0xffffffffu, top[half], 1));
+            top[half] = fmaxf(top[half], __shfl_xor_sync(0xffffffffu, top[half], 2));
+            r.correction[half] = 1;
+            if (!(top[half] <= r.top[half] + SAGE_SLACK)) {
+                r.correction[half] = exp2_fast(r.top[half] - top[half]);
+                r.top[half] = top[half];
+                r.sum[half] *= r.correction[half];
+            }
+        }
     }
 #pragma unroll
-    for (int j = 0; j < COUNT; j++) p[j] = exp2_fast(__fmaf_rn(__int_as_float(s[j]), factor[j / 2 % 2], low[j / 2 % 2]));
-    if (left < COUNT * 2) {
+    for (int half = 0; half < 2; half++) r.low[half] = SAGE_RAISE - r.top[half] - SAGE_ZERO * r.factor[half];
+    return moved;
+}
+
+/* Probabilities of sixteen keys, of eight scores. */
+__device__ __forceinline__ void sage_probabilities(float *p, const int *s, sage_rows &r) {
 #pragma unroll
-        for (int j = 0; j < COUNT; j++)
-            if (j / 4 * 8 + column + j % 2 >= left) p[j] = 0;
-    }
+    for (int j = 0; j < 8; j++)
+        p[j] = exp2_fast(__fmaf_rn(__int_as_float(s[j] + SAGE_ZERO_BITS), r.factor[j / 2 % 2], r.low[j / 2 % 2]));
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float part[2] = {0, 0};
-#pragma unroll
-        for (int j = 0; j < COUNT / 4; j++) part[j % 2] += p[4 * j + 2 * half] + p[4 * j + 2 * half + 1];
-        r.sum[half] += part[0] + part[1];
-    }
-    return __any_sync(0xffffffffu, moved);
+    for (int half = 0; half < 2; half++)
+        r.sum[half] += (p[2 * half] + p[2 * half + 1]) + (p[2 * half + 4] + p[2 * half + 5]);
 }
 
 /* Writes a thread's two rows, `row` and the eighth after it. */

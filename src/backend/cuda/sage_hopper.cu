@@ -32,31 +32,23 @@ template <int D> __device__ __forceinline__ void produce(const sage_operands &o,
         [&](int t, uint32_t to, uint32_t barrier) { bring(o.v, t, to, barrier); });
 }
 
-/* s[64, 128] = q[64, D] k[128, D]^T + SAGE_ZERO */
+/* s[64, 128] = q[64, D] k[128, D]^T */
 template <int D> __device__ __forceinline__ void ask_scores(int (&s)[64], uint32_t q, uint32_t k) {
-#pragma unroll
-    for (int i = 0; i < 64; i++) s[i] = SAGE_ZERO_BITS;
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < D / 32; i++)
         if (D == 128)
-            wgmma_s8(s, wgmma_tile(q + i * 32), wgmma_tile(k + i * 32));
+            wgmma_s8(s, wgmma_tile(q + i * 32), wgmma_tile(k + i * 32), i > 0);
         else
-            wgmma_s8(s, wgmma_narrow_tile(q + i * 32), wgmma_narrow_tile(k + i * 32));
+            wgmma_s8(s, wgmma_narrow_tile(q + i * 32), wgmma_narrow_tile(k + i * 32), i > 0);
     wgmma_commit();
 }
 
 /* y[64, D] = p[64, 128] v[D, 128]^T */
-template <int D> __device__ __forceinline__ void ask_values(float (&y)[D / 2], const float (&p)[64], uint32_t v) {
-    uint32_t operands[16];
-#pragma unroll
-    for (int i = 0; i < 16; i++) { /* of 32 keys i / 4: row i % 2, keys' half i / 2 % 2 */
-        const float *from = p + i / 4 * 16 + i / 2 % 2 * 8 + i % 2 * 2;
-        operands[i] = pack_e4m3(from[0], from[1], from[4], from[5]);
-    }
+template <int D> __device__ __forceinline__ void ask_values(float (&y)[D / 2], const uint32_t (&p)[16], uint32_t v) {
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < 4; i++) wgmma_e4m3<D>(y, operands + 4 * i, wgmma_tile(v + i * 32), i > 0);
+    for (int i = 0; i < 4; i++) wgmma_e4m3<D>(y, p + 4 * i, wgmma_tile(v + i * 32), i > 0);
     wgmma_commit();
 }
 
@@ -67,24 +59,33 @@ template <int D> __device__ __forceinline__ void consume(const sage_operands &o,
     uint32_t q = ring.base + group * SAGE_QUERIES * D;
     const float *k_factor = o.k_factor + (int64_t)head * o.key_tiles;
     const float *q_factor = o.q_factor + (int64_t)head * o.query_tiles * SAGE_QUERIES + row;
-    sage_rows softmax = {{q_factor[0], q_factor[8]}, {-INFINITY, -INFINITY}, {0, 0}, {1, 1}};
+    sage_rows softmax = {{q_factor[0], q_factor[8]}, {-INFINITY, -INFINITY}};
     float result[D / 2];
 #pragma unroll
     for (int i = 0; i < D / 2; i++) result[i] = 0;
     mbarrier_wait(ring.q_full(), 0);
     for (int t = 0, stage = 0, phase = 0; t < o.key_tiles; t++) {
-        float factor = k_factor[t], p[64], part[D / 2];
+        float factor = k_factor[t], part[D / 2];
         int s[64];
+        uint32_t operands[16];
         mbarrier_wait(ring.k_full(stage), phase);
         ask_scores<D>(s, q, ring.k(stage));
         wgmma_wait<0>();
         if (lane == 0) mbarrier_arrive(ring.k_free(stage));
-        if (sage_soften(s, p, softmax, factor, o.keys - t * SAGE_KEYS)) {
+        if (sage_tops(s, softmax, factor, o.keys - t * SAGE_KEYS)) {
 #pragma unroll
             for (int i = 0; i < D / 2; i++) result[i] *= softmax.correction[i / 2 % 2];
         }
         mbarrier_wait(ring.v_full(stage), phase);
-        ask_values<D>(part, p, ring.v(stage));
+        /* Some at a time: sums and conversions go on in the shadow of the exponentials. */
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            float p[8];
+            sage_probabilities(p, s + 8 * i, softmax);
+            operands[2 * i] = pack_e4m3(p[0], p[1], p[4], p[5]);
+            operands[2 * i + 1] = pack_e4m3(p[2], p[3], p[6], p[7]);
+        }
+        ask_values<D>(part, operands, ring.v(stage));
         wgmma_wait<0>();
         if (lane == 0) mbarrier_arrive(ring.v_free(stage));
             /* The matrix unit sums up e4m3 in some 14 bits: over a tile that is enough, over a row it is not. */

@@ -6,13 +6,6 @@
 #define INT8_MOST 127.0f
 #define E4M3_MOST 448.0f
 
-/* As fmaxf, but NaN wins, so that it reaches the result. */
-__device__ __forceinline__ float max_or_nan(float a, float b) {
-    float y;
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
-    return y;
-}
-
 /* The low byte is x rounded to a whole number, for |x| < 2^22. */
 __device__ __forceinline__ uint32_t rounded(float x, float times) {
     return __float_as_uint(__fmaf_rn(x, times, 12582912.0f));

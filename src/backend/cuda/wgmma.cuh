@@ -98,16 +98,20 @@ template <> __device__ __forceinline__ void wgmma_bf16<192>(float (&d)[96], uint
 #define ZOE_S32_OPERANDS(d, i)                                                                                             \
     ZOE_S8_OPERANDS(d, i), ZOE_S8_OPERANDS(d, i + 8), ZOE_S8_OPERANDS(d, i + 16), ZOE_S8_OPERANDS(d, i + 24)
 
-/* d[64, 128] += a[64, 32] b[128, 32]^T, of int8 tiles in shared memory. */
-__device__ __forceinline__ void wgmma_s8(int (&d)[64], uint64_t a, uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {"
+/* d[64, 128] = a[64, 32] b[128, 32]^T (+ d), of int8 tiles in shared memory. */
+__device__ __forceinline__ void wgmma_s8(int (&d)[64], uint64_t a, uint64_t b, bool add) {
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
                  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
                  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-                 "%64, %65, 1;"
+                 "%64, %65, add;\n"
+                 "}"
                  : ZOE_S32_OPERANDS(d, 0), ZOE_S32_OPERANDS(d, 32)
-                 : "l"(a), "l"(b));
+                 : "l"(a), "l"(b), "r"((int)add));
 }
 
 /* d[64, COLS] = a[64, 32] b[COLS, 32]^T (+ d), of e4m3; a in registers, b in shared memory. */
