@@ -61,6 +61,11 @@ __device__ __forceinline__ void named_arrive(int id, int threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/* A number that all threads of the warp have, so that the compiler knows. */
+__device__ __forceinline__ int uniform(int x) {
+    return __shfl_sync(0xffffffffu, x, 0);
+}
+
 template <int COUNT> __device__ __forceinline__ void registers_up() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }

@@ -89,11 +89,12 @@ __device__ __forceinline__ void bring_queries(const CUtensorMap *map, uint32_t t
 }
 
 template <int D, int KEYS> __device__ __forceinline__ void scores(float (&s)[KEYS / 2], uint32_t q, uint32_t k) {
+    uint64_t rows = wgmma_tile(q), columns = wgmma_tile(k);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < D / 16; i++)
-        wgmma_bf16_to<KEYS>(s, wgmma_tile(q + i / 4 * (ROWS * 128) + i % 4 * 32),
-                            wgmma_tile(k + i / 4 * (KEYS * 128) + i % 4 * 32), i > 0);
+        wgmma_bf16_to<KEYS>(s, wgmma_step(rows, i / 4 * (ROWS * 128) + i % 4 * 32),
+                            wgmma_step(columns, i / 4 * (KEYS * 128) + i % 4 * 32), i > 0);
     wgmma_commit();
     wgmma_wait<0>();
 }
@@ -101,11 +102,12 @@ template <int D, int KEYS> __device__ __forceinline__ void scores(float (&s)[KEY
 template <int D, int KEYS>
 __device__ __forceinline__ void values(float (&y)[D / 2], const float (&p)[KEYS / 2], uint32_t v, bool add) {
     uint32_t operands[KEYS / 4];
+    uint64_t tile = wgmma_standing_tile(v, KEYS * 128);
     flash_pack<KEYS>(operands, p);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < KEYS / 16; i++)
-        wgmma_bf16_standing<D>(y, operands + 4 * i, wgmma_standing_tile(v + i * 2048, KEYS * 128), i > 0 || add);
+        wgmma_bf16_standing<D>(y, operands + 4 * i, wgmma_step(tile, i * 2048), i > 0 || add);
     wgmma_commit();
     wgmma_wait<0>();
 }
@@ -169,7 +171,7 @@ __device__ __forceinline__ void attend_more(float (&result)[D / 2], uint32_t q, 
 template <int D, int FIRST, int SECOND>
 __device__ __forceinline__ void consume(const few_maps &maps, const zoe_cuda_flash &o, const few_sets &sets,
                                         const few_places<D, FIRST, SECOND> &at, int head, int first, int stop, int &phase) {
-    int group = threadIdx.x / 128;
+    int group = uniform(threadIdx.x / 128);
     float factor = o.scale * 1.4426950408889634f;
     uint32_t q = at.q(group);
     for (int tile = first + group; tile < stop; tile += GROUPS) {

@@ -48,21 +48,20 @@ __device__ __forceinline__ void produce(const flash_maps &maps, int tiles, const
         [&](int t, uint32_t to, uint32_t barrier) { bring<D>(to, &maps.v, t * keys, keys, barrier); });
 }
 
-template <int D, int KEYS> __device__ __forceinline__ void ask_scores(float (&s)[KEYS / 2], uint32_t q, uint32_t k) {
+template <int D, int KEYS> __device__ __forceinline__ void ask_scores(float (&s)[KEYS / 2], uint64_t q, uint64_t k) {
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < D / 16; i++)
-        wgmma_bf16_to<KEYS>(s, wgmma_tile(q + i / 4 * (flash<D>::queries * 128) + i % 4 * 32),
-                            wgmma_tile(k + i / 4 * (KEYS * 128) + i % 4 * 32), i > 0);
+        wgmma_bf16_to<KEYS>(s, wgmma_step(q, i / 4 * (flash<D>::queries * 128) + i % 4 * 32),
+                            wgmma_step(k, i / 4 * (KEYS * 128) + i % 4 * 32), i > 0);
     wgmma_commit();
 }
 
 template <int D, int KEYS>
-__device__ __forceinline__ void ask_values(float (&y)[D / 2], const uint32_t (&p)[KEYS / 4], uint32_t v, bool add) {
+__device__ __forceinline__ void ask_values(float (&y)[D / 2], const uint32_t (&p)[KEYS / 4], uint64_t v, bool add) {
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < KEYS / 16; i++)
-        wgmma_bf16_standing<D>(y, p + 4 * i, wgmma_standing_tile(v + i * 2048, KEYS * 128), i > 0 || add);
+    for (int i = 0; i < KEYS / 16; i++) wgmma_bf16_standing<D>(y, p + 4 * i, wgmma_step(v, i * 2048), i > 0 || add);
     wgmma_commit();
 }
 
@@ -79,8 +78,9 @@ template <int D> __device__ __forceinline__ void pass_turn(int group) {
 template <int D>
 __device__ __forceinline__ void consume(const zoe_cuda_flash &o, int tiles, const typename flash<D>::ring &ring) {
     constexpr int KEYS = flash<D>::keys, GROUPS = flash<D>::groups;
-    int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, stage = 0, phase = 0;
-    uint32_t q = ring.base + group * ROWS * 128, operands[KEYS / 4];
+    int group = uniform(threadIdx.x / 128) - 1, lane = threadIdx.x % 32, stage = 0, phase = 0;
+    uint64_t q = wgmma_tile(ring.base + group * ROWS * 128);
+    uint32_t operands[KEYS / 4];
     float factor = o.scale * 1.4426950408889634f, last = o.last / o.scale, result[D / 2];
     flash_rows softmax = {{-INFINITY, -INFINITY}, {0, 0}, {1, 1}};
     if (group == GROUPS - 1) pass_turn<D>(group);
@@ -89,7 +89,7 @@ __device__ __forceinline__ void consume(const zoe_cuda_flash &o, int tiles, cons
     {
         float s[KEYS / 2];
         await_turn<D>(group);
-        ask_scores<D, KEYS>(s, q, ring.k(0));
+        ask_scores<D, KEYS>(s, q, wgmma_tile(ring.k(0)));
         pass_turn<D>(group);
         wgmma_wait<0>();
         if (lane == 0) mbarrier_arrive(ring.k_free(0));
@@ -103,8 +103,8 @@ __device__ __forceinline__ void consume(const zoe_cuda_flash &o, int tiles, cons
         if (++stage == STAGES) stage = 0, phase ^= 1;
         mbarrier_wait(ring.k_full(stage), phase);
         await_turn<D>(group);
-        ask_scores<D, KEYS>(s, q, ring.k(stage));
-        ask_values<D, KEYS>(result, operands, ring.v(before), t > 1);
+        ask_scores<D, KEYS>(s, q, wgmma_tile(ring.k(stage)));
+        ask_values<D, KEYS>(result, operands, wgmma_standing_tile(ring.v(before), KEYS * 128), t > 1);
         pass_turn<D>(group);
         wgmma_wait<1>();
         if (lane == 0) mbarrier_arrive(ring.k_free(stage));
@@ -121,7 +121,7 @@ __device__ __forceinline__ void consume(const zoe_cuda_flash &o, int tiles, cons
         flash_pack<KEYS>(operands, s);
     }
     await_turn<D>(group);
-    ask_values<D, KEYS>(result, operands, ring.v(stage), tiles > 1);
+    ask_values<D, KEYS>(result, operands, wgmma_standing_tile(ring.v(stage), KEYS * 128), tiles > 1);
     if (group < GROUPS - 1) pass_turn<D>(group);
     wgmma_wait<0>();
     int row = (blockIdx.x * GROUPS + group) * ROWS + threadIdx.x / 32 % 4 * 16 + lane / 4;

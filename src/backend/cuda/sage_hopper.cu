@@ -32,31 +32,31 @@ template <int D> __device__ __forceinline__ void produce(const sage_operands &o,
         [&](int t, uint32_t to, uint32_t barrier) { bring(o.v, t, to, barrier); });
 }
 
+template <int D> __device__ __forceinline__ uint64_t tile_of_rows(uint32_t address) {
+    return D == 128 ? wgmma_tile(address) : wgmma_narrow_tile(address);
+}
+
 /* s[64, 128] = q[64, D] k[128, D]^T */
-template <int D> __device__ __forceinline__ void ask_scores(int (&s)[64], uint32_t q, uint32_t k) {
+template <int D> __device__ __forceinline__ void ask_scores(int (&s)[64], uint64_t q, uint64_t k) {
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < D / 32; i++)
-        if (D == 128)
-            wgmma_s8(s, wgmma_tile(q + i * 32), wgmma_tile(k + i * 32), i > 0);
-        else
-            wgmma_s8(s, wgmma_narrow_tile(q + i * 32), wgmma_narrow_tile(k + i * 32), i > 0);
+    for (int i = 0; i < D / 32; i++) wgmma_s8(s, wgmma_step(q, i * 32), wgmma_step(k, i * 32), i > 0);
     wgmma_commit();
 }
 
 /* y[64, D] = p[64, 128] v[D, 128]^T */
-template <int D> __device__ __forceinline__ void ask_values(float (&y)[D / 2], const uint32_t (&p)[16], uint32_t v) {
+template <int D> __device__ __forceinline__ void ask_values(float (&y)[D / 2], const uint32_t (&p)[16], uint64_t v) {
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < 4; i++) wgmma_e4m3<D>(y, p + 4 * i, wgmma_tile(v + i * 32), i > 0);
+    for (int i = 0; i < 4; i++) wgmma_e4m3<D>(y, p + 4 * i, wgmma_step(v, i * 32), i > 0);
     wgmma_commit();
 }
 
 /* A warpgroup's 64 queries against all keys. */
 template <int D> __device__ __forceinline__ void consume(const sage_operands &o, const sage_ring<D> &ring) {
-    int group = threadIdx.x / 128 - 1, head = blockIdx.y, lane = threadIdx.x % 32;
+    int group = uniform(threadIdx.x / 128) - 1, head = blockIdx.y, lane = threadIdx.x % 32;
     int row = (blockIdx.x * GROUPS + group) * SAGE_QUERIES + threadIdx.x / 32 % 4 * 16 + lane / 4;
-    uint32_t q = ring.base + group * SAGE_QUERIES * D;
+    uint64_t q = tile_of_rows<D>(ring.base + group * SAGE_QUERIES * D);
     const float *k_factor = o.k_factor + (int64_t)head * o.key_tiles;
     const float *q_factor = o.q_factor + (int64_t)head * o.query_tiles * SAGE_QUERIES + row;
     sage_rows softmax = {{q_factor[0], q_factor[8]}, {-INFINITY, -INFINITY}};
@@ -69,7 +69,7 @@ template <int D> __device__ __forceinline__ void consume(const sage_operands &o,
         int s[64];
         uint32_t operands[16];
         mbarrier_wait(ring.k_full(stage), phase);
-        ask_scores<D>(s, q, ring.k(stage));
+        ask_scores<D>(s, q, tile_of_rows<D>(ring.k(stage)));
         wgmma_wait<0>();
         if (lane == 0) mbarrier_arrive(ring.k_free(stage));
         if (sage_tops(s, softmax, factor, o.keys - t * SAGE_KEYS)) {
@@ -85,7 +85,7 @@ template <int D> __device__ __forceinline__ void consume(const sage_operands &o,
             operands[2 * i] = pack_e4m3(p[0], p[1], p[4], p[5]);
             operands[2 * i + 1] = pack_e4m3(p[2], p[3], p[6], p[7]);
         }
-        ask_values<D>(part, operands, ring.v(stage));
+        ask_values<D>(part, operands, wgmma_tile(ring.v(stage)));
         wgmma_wait<0>();
         if (lane == 0) mbarrier_arrive(ring.v_free(stage));
             /* The matrix unit sums up e4m3 in some 14 bits: over a tile that is enough, over a row it is not. */

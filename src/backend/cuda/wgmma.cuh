@@ -10,6 +10,11 @@ __device__ __forceinline__ uint64_t wgmma_tile(uint32_t address) {
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
 
+/* The tile `bytes` further on. Its place is in the low word alone, which saves the carry. */
+__device__ __forceinline__ uint64_t wgmma_step(uint64_t tile, uint32_t bytes) {
+    return (tile & 0xffffffff00000000) | (uint32_t)((uint32_t)tile + (bytes >> 4));
+}
+
 /* The same for rows of 64 bytes: piece c of row r at piece c ^ (r / 2 % 4). */
 __device__ __forceinline__ uint64_t wgmma_narrow_tile(uint32_t address) {
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(512 >> 4) << 32 | (uint64_t)2 << 62;
