@@ -302,26 +302,28 @@ template <typename TILE> static cudaError_t launch(const zoe_cuda_convolution *p
     return cudaGetLastError();
 }
 
-/* Time of a convolution by blocks of TILE, in that of 128 pixels on every processor. */
-template <typename TILE> static int64_t rounds_of(const zoe_cuda_convolution *p, int processors) {
+/* ---- which tile ---- */
+
+/* A tile, and what a convolution takes by it: rounds of blocks over the device, by their work, by how slowly they do it. */
+typedef struct choice {
+    cudaError_t (*run)(const zoe_cuda_convolution *p, cudaStream_t stream);
+    int64_t price;
+} choice;
+
+template <typename TILE> static choice choice_of(const zoe_cuda_convolution *p, int processors, int slowness) {
     int64_t across = (p->out_width + TILE::WIDTH - 1) / TILE::WIDTH,
             down = (p->out_height + TILE::HEIGHT - 1) / TILE::HEIGHT;
     int64_t blocks = (p->out + TILE::COLS - 1) / TILE::COLS * across * down * p->out_frames;
-    return (blocks + processors - 1) / processors * TILE::PRODUCTS;
+    int64_t price = (blocks + processors - 1) / processors * TILE::ROWS * TILE::COLS * slowness;
+    bool possible = TILE::PRODUCTS == 2 || p->upsample == 1; /* four enlarged pixels take four products */
+    return {launch<TILE>, possible ? price : INT64_MAX};
 }
 
-/* Large blocks read less. Small ones fill the device better where frames are small, and two on a processor hide their ends,
- * which take longer with a residual.
- */
-template <typename LARGE, typename SMALL>
-static cudaError_t launch_either(const zoe_cuda_convolution *p, cudaStream_t stream) {
-    int device, processors;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    if (error != cudaSuccess) return error;
-    int64_t small = rounds_of<SMALL>(p, processors), large = rounds_of<LARGE>(p, processors);
-    if (SMALL::BLOCKS > 1 && p->residual) small--;
-    return p->upsample == 1 && small < large ? launch<SMALL>(p, stream) : launch<LARGE>(p, stream);
+static cudaError_t launch_cheapest(const zoe_cuda_convolution *p, cudaStream_t stream, int count, const choice *choices) {
+    const choice *best = choices;
+    for (int i = 1; i < count; i++)
+        if (choices[i].price < best->price) best = &choices[i];
+    return best->run(p, stream);
 }
 
 bool zoe_cuda_conv_in_boxes(const zoe_cuda_convolution *p) {
@@ -332,17 +334,34 @@ bool zoe_cuda_conv_in_boxes(const zoe_cuda_convolution *p) {
     return true;
 }
 
-/* The tiles that were fastest on the decoders' layers. */
+/*
+ * The tiles that were fastest on the decoders' layers. Large ones read less; small ones fill the device better where frames
+ * are small, and two of them on a processor hide their ends, which are longer with a residual.
+ */
 cudaError_t zoe_cuda_launch_conv_boxes(const zoe_cuda_convolution *p, cudaStream_t stream) {
     bool nine = p->kernel[1] == 3 && p->kernel[2] == 3;
+    int device, processors, ends = p->residual ? 0 : 7;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    if (error != cudaSuccess) return error;
+    if (nine && p->out <= 16)
+        return p->in % 64 ? launch<conv_tile<16, 32, 2, 3, 4, 1, 9>>(p, stream)
+                          : launch<conv_tile<16, 64, 2, 3, 4, 1, 9>>(p, stream);
     if (p->in % 64) {
-        if (nine && p->out <= 16) return launch<conv_tile<16, 32, 2, 3, 4, 1, 9>>(p, stream);
-        if (nine) return launch_either<conv_tile<96, 32, 2, 3, 4, 1, 3>, conv_tile<96, 32, 1, 3, 3, 2, 3>>(p, stream);
-        return launch<conv_tile<96, 32, 1, 3, 8, 1>>(p, stream);
+        if (!nine) return launch<conv_tile<96, 32, 2, 3, 12, 1>>(p, stream);
+        const choice choices[] = {choice_of<conv_tile<96, 32, 2, 3, 4, 1, 3>>(p, processors, 100),
+                                  choice_of<conv_tile<96, 32, 1, 3, 3, 2, 3>>(p, processors, 97 + ends)};
+        return launch_cheapest(p, stream, 2, choices);
     }
-    if (nine && p->out <= 16) return launch<conv_tile<16, 64, 2, 3, 4, 1, 9>>(p, stream);
     if (nine && p->out <= 48) return launch<conv_tile<48, 64, 2, 3, 5, 1, 3>>(p, stream);
-    if (p->out <= 96) return launch_either<conv_tile<96, 64, 2, 2, 8, 1>, conv_tile<96, 64, 1, 2, 8, 1>>(p, stream);
-    if (p->out % 192 == 0) return launch_either<conv_tile<192, 64, 2, 2, 5, 1>, conv_tile<192, 64, 1, 3, 6, 1>>(p, stream);
-    return launch_either<conv_tile<128, 64, 2, 2, 6, 1>, conv_tile<128, 64, 1, 2, 3, 2>>(p, stream);
+    if (p->out <= 96 || p->out % 192 == 0) {
+        const choice choices[] = {choice_of<conv_tile<96, 64, 2, 2, 8, 1>>(p, processors, 104),
+                                  choice_of<conv_tile<96, 64, 1, 2, 4, 2>>(p, processors, 105),
+                                  choice_of<conv_tile<192, 64, 2, 2, 5, 1>>(p, processors, 100),
+                                  choice_of<conv_tile<192, 64, 1, 3, 6, 1>>(p, processors, 103)};
+        return launch_cheapest(p, stream, p->out <= 96 ? 2 : 4, choices);
+    }
+    const choice choices[] = {choice_of<conv_tile<128, 64, 2, 2, 6, 1>>(p, processors, 100),
+                              choice_of<conv_tile<128, 64, 1, 2, 3, 2>>(p, processors, 97 + ends)};
+    return launch_cheapest(p, stream, 2, choices);
 }
