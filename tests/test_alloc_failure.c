@@ -35,43 +35,66 @@ static int make(zoe_context *ctx, const video *v) {
     return status;
 }
 
-/* How many allocations one video takes. */
-static long count_allocations(const video *v) {
+/* Nothing of what was written stays. */
+static void clear(const video *v) {
+    char command[160];
+    snprintf(command, sizeof command, "rm -rf '%s'/*", v->folder);
+    assert_int_equal(system(command), 0);
+}
+
+/* How many allocations one run takes, which leaves so many files and folders. */
+static long count_allocations(int (*run)(zoe_context *ctx, const video *v), const video *v, int files) {
     test_memory memory;
     zoe_context *ctx = test_context(&memory);
     long many = 1000000000;
     atomic_store(&memory.until_fail, many);
-    assert_ok(ctx, make(ctx, v));
+    assert_ok(ctx, run(ctx, v));
     long count = many - atomic_load(&memory.until_fail);
-    assert_int_equal(test_folder_count(v->folder), 2);
-    unlink(v->output);
-    unlink(v->dump);
+    assert_int_equal(test_folder_count(v->folder), files);
+    clear(v);
     test_context_free(&memory, ctx);
     return count;
 }
 
 /* The first ones (those of opening) one by one, the others in strides that differ, so that loops do not hide any. */
-static void test_video(void **state) {
-    (void)state;
+static void fail_in_turn(int (*run)(zoe_context *ctx, const video *v), int tries, int files) {
     video v = {0};
     prepare(&v);
-    long count = count_allocations(&v), stride = (count - FEW) / (TRIES - FEW) + 1;
+    long count = count_allocations(run, &v, files), stride = (count - FEW) / (tries - FEW) + 1;
     assert_true(count > FEW);
     test_memory memory;
     zoe_context *ctx = test_context(&memory);
-    for (long n = 0; n < count; n += n < FEW ? 1 : stride - n % 2) {
+    for (long n = 0; n < count; n += n < FEW || stride == 1 ? 1 : stride - n % 2) {
         atomic_store(&memory.until_fail, n);
-        int status = make(ctx, &v);
+        int status = run(ctx, &v);
         atomic_store(&memory.until_fail, -1);
         if (status != ZOE_ERR_NOMEM || !strstr(zoe_context_error(ctx), "memory"))
             fail_msg("allocation %ld of %ld: status %d: %s", n, count, status, zoe_context_error(ctx));
         if (atomic_load(&memory.blocks) != 1) fail_msg("allocation %ld of %ld: memory is leaked", n, count);
         if (test_folder_count(v.folder) != 0) fail_msg("allocation %ld of %ld: a file is left", n, count);
     }
-    assert_ok(ctx, make(ctx, &v));
-    assert_int_equal(test_folder_count(v.folder), 2);
+    assert_ok(ctx, run(ctx, &v));
+    assert_int_equal(test_folder_count(v.folder), files);
     test_context_free(&memory, ctx);
+    clear(&v);
     test_folder_remove(v.folder);
+}
+
+static void test_video(void **state) {
+    (void)state;
+    fail_in_turn(make, TRIES, 2);
+}
+
+static int quantise(zoe_context *ctx, const video *v) {
+    char *json;
+    int status = zoe_quantize(ctx, TEST_DATA "/cases/wan21_t2v/model", "nvfp4", v->output, &json);
+    if (status == ZOE_OK) zoe_string_free(ctx, json);
+    return status;
+}
+
+static void test_quantise(void **state) {
+    (void)state;
+    fail_in_turn(quantise, TRIES, 1);
 }
 
 static int inspect_model(zoe_context *ctx, void *user) {
@@ -112,6 +135,7 @@ static void test_reports(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_video),
+        cmocka_unit_test(test_quantise),
         cmocka_unit_test(test_reports),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

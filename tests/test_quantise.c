@@ -13,7 +13,7 @@
 #define DENOISER "transformer/diffusion_pytorch_model.safetensors"
 
 /* A long one has the size that the model was made for, but only the first frames are decoded; a short one half the side. */
-enum { SIDE = 128, LONG = 33, SHORT = 1, LOOKED_AT = 9, FRAME = SIDE * SIDE * 3 };
+enum { SIDE = 128, LONG = 33, SHORT = 1, LOOKED_AT = 5, FRAME = SIDE * SIDE * 3 };
 
 typedef struct video {
     int frames;

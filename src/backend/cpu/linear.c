@@ -132,8 +132,8 @@ static void run(const zoe_cpu *cpu, const zoe_cpu_product *t) {
             few_rows(t, zoe_cpu_scratch(cpu), col, zoe_min(FEW_COLS, t->cols - col));
         return;
     }
-    int64_t tall = (t->rows + ZOE_BLOCK_ROWS - 1) / ZOE_BLOCK_ROWS, step = (t->rows + tall - 1) / tall,
-            width = zoe_min(ZOE_BLOCK_COLS, t->cols);
+    int64_t most = t->codes ? ZOE_BLOCK_CODES : ZOE_BLOCK_ROWS, tall = (t->rows + most - 1) / most;
+    int64_t step = (t->rows + tall - 1) / tall, width = zoe_min(ZOE_BLOCK_COLS, t->cols);
     while (blocks(t, step, width) < 3 * team && (step > SMALL_BLOCK || width > SMALL_BLOCK))
         if (step > width)
             step = (step + 1) / 2;
@@ -174,7 +174,7 @@ static void round_row(zoe_cpu_product *t, const rounding *r, int64_t row) {
     int8_t *codes = r->codes + row * t->depth;
     int32_t sum = 0;
     k->to_i8(codes, x, t->depth, r->scales[row]);
-    for (int64_t i = 0; i < t->depth; i++) sum += codes[i];
+    for (int64_t i = 0; k->integer.offset && i < t->depth; i++) sum += codes[i];
     r->sums[row] = sum;
 }
 
