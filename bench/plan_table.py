@@ -17,6 +17,8 @@ MODELS = {
     "Wan2.1-T2V-1.3B": ("wan21_t2v", ["wan2.1-t2v-1.3b"], "wan2.1-vae", [(832, 480, 81, 50)]),
     "Wan2.2-TI2V-5B": ("wan22_ti2v_5b_t2v", ["wan2.2-ti2v-5b"], "wan2.2-vae", [(1280, 704, 121, 50)]),
     "Wan2.1-T2V-14B": ("wan21_t2v", ["wan2.1-t2v-14b"], "wan2.1-vae", [(832, 480, 81, 50), (1280, 720, 81, 50)]),
+    "CogVideoX1.5-5B": ("cogvideox15_5b", ["cogvideox1.5-5b"], "cogvideox-vae", [(1360, 768, 81, 50)]),
+    "LTX-Video-13B": ("ltx095_t2v", ["ltx-0.9.7-13b"], "ltx-0.9.7-vae", [(768, 512, 97, 40)]),
     "Wan2.2-T2V-A14B": ("wan22_t2v_a14b", ["wan2.2-t2v-a14b"] * 2, "wan2.1-vae", [(1280, 720, 81, 40)]),
 }
 CARDS = [8, 12, 16, 24, 48, 80]
@@ -24,7 +26,13 @@ CARDS = [8, 12, 16, 24, 48, 80]
 
 def folder(out, case, denoisers, vae):
     shutil.copytree(CASES / case / "model", out, ignore=shutil.ignore_patterns("*.safetensors"))
-    parts = [("text_encoder", "umt5-xxl", "model"), ("vae", vae, "diffusion_pytorch_model")]
+    parts = [("vae", vae, "diffusion_pytorch_model")]
+    if case.startswith("wan"):
+        parts.append(("text_encoder", "umt5-xxl", "model"))
+    else:
+        text = json.loads((out / "text_encoder/config.json").read_text())
+        text.update(d_model=4096, vocab_size=32128, **random_model.XXL)
+        random_model.text_encoder(out / "text_encoder", text, holes=True)
     parts += [("transformer" + ("" if i == 0 else f"_{i + 1}"), name, "diffusion_pytorch_model")
               for i, name in enumerate(denoisers)]
     for part, name, stem in parts:

@@ -90,7 +90,7 @@ def manifest(name):
     return [(full, [int(axis) for axis in row[1].split("x")]) for row in rows for full in expand(row[0])]
 
 
-def text_encoder(out, config):
+def text_encoder(out, config, holes=False):
     width, inner, heads, ffn = config["d_model"], config["num_heads"] * config["d_kv"], config["num_heads"], config["d_ff"]
     tensors = [("shared.weight", [config["vocab_size"], width]), ("encoder.final_layer_norm.weight", [width])]
     for i in range(config["num_layers"]):
@@ -101,7 +101,7 @@ def text_encoder(out, config):
                     (at + "1.DenseReluDense.wi_1.weight", [ffn, width]), (at + "1.DenseReluDense.wo.weight", [width, ffn])]
         if i == 0 or config["model_type"] == "umt5":
             tensors += [(at + "0.SelfAttention.relative_attention_bias.weight", [32, heads])]
-    write(out / "model.safetensors", tensors)
+    write(out / "model.safetensors", tensors, holes)
     (out / "config.json").write_text(json.dumps(config))
 
 
