@@ -85,7 +85,7 @@ template <int D, bool HALF> __global__ void __launch_bounds__(THREADS) sage_mma_
             for (int i = 0; i < D / 2; i++) result[i] *= softmax.correction[i / 2 % 2];
         }
 #pragma unroll
-        for (int i = 0; i < KEYS / 2; i += 8) sage_probabilities(p + i, s + i, softmax);
+        for (int i = 0; i < KEYS / 2; i += 8) sage_probabilities(p + i, s + i, softmax, -1);
         /* Products of e4m3 are summed up in fewer digits than float32 has: each half tile by itself. */
         constexpr int depth = HALF ? 16 : 32, steps = KEYS / depth;
         uint32_t a[steps][4];

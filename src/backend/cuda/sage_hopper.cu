@@ -81,7 +81,7 @@ template <int D> __device__ __forceinline__ void consume(const sage_operands &o,
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             float p[8];
-            sage_probabilities(p, s + 8 * i, softmax);
+            sage_probabilities(p, s + 8 * i, softmax, i % 2 * 2);
             operands[2 * i] = pack_e4m3(p[0], p[1], p[4], p[5]);
             operands[2 * i + 1] = pack_e4m3(p[2], p[3], p[6], p[7]);
         }

@@ -25,7 +25,12 @@ __device__ __forceinline__ uint4 to_int8(const float *x, float times) {
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-/* Sums of keys and largest values [chunks, heads, D] of ZOE_SAGE_CHUNK keys each. */
+/* Keys that a chunk's mean is taken from: whatever is subtracted from all keys changes no probability. */
+__host__ __device__ constexpr int sampled(int dim) {
+    return THREADS / (dim / 8);
+}
+
+/* Sums of some keys and largest of all values [chunks, heads, D] of ZOE_SAGE_CHUNK keys each. */
 template <int D> __global__ void __launch_bounds__(THREADS) stats_kernel(zoe_cuda_flash p, float *k_sums, float *v_mosts) {
     constexpr int pieces = D / 8, lines = THREADS / pieces;
     __shared__ float shared[2][lines][D];
@@ -33,12 +38,10 @@ template <int D> __global__ void __launch_bounds__(THREADS) stats_kernel(zoe_cud
     int first = blockIdx.x * ZOE_SAGE_CHUNK, end = min(first + ZOE_SAGE_CHUNK, p.keys);
     const bf16 *k = (const bf16 *)p.k + head * p.k_head + piece * 8, *v = (const bf16 *)p.v + head * p.v_head + piece * 8;
     float sum[8] = {0}, most[8] = {0};
+    if (first + line < end) load8(sum, k + (first + line) * p.k_row);
 #pragma unroll 4
     for (int row = first + line; row < end; row += lines) {
         float x[8];
-        load8(x, k + row * p.k_row);
-#pragma unroll
-        for (int i = 0; i < 8; i++) sum[i] += x[i];
         load8(x, v + row * p.v_row);
 #pragma unroll
         for (int i = 0; i < 8; i++) most[i] = max_or_nan(most[i], fabsf(x[i]));
@@ -58,7 +61,7 @@ template <int D> __global__ void __launch_bounds__(THREADS) stats_kernel(zoe_cud
 }
 
 /* k_mean and v_factor [heads, dim], one thread for each. */
-__global__ void finish_kernel(int channels, int chunks, float keys, const float *k_sums, const float *v_mosts,
+__global__ void finish_kernel(int channels, int chunks, float samples, const float *k_sums, const float *v_mosts,
                               float *k_mean, float *v_factor) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= channels) return;
@@ -67,7 +70,7 @@ __global__ void finish_kernel(int channels, int chunks, float keys, const float 
         sum += k_sums[(int64_t)c * channels + i];
         most = max_or_nan(most, v_mosts[(int64_t)c * channels + i]);
     }
-    k_mean[i] = sum / keys;
+    k_mean[i] = sum / samples;
     v_factor[i] = most / E4M3_MOST;
 }
 
@@ -205,10 +208,11 @@ static scratch lay_out(const zoe_cuda_flash *p, bool half, char *memory) {
 template <int D> static cudaError_t quantise(const zoe_cuda_flash *p, bool half, const scratch *s, cudaStream_t stream) {
     const sage_operands *o = &s->o;
     unsigned heads = (unsigned)p->heads;
-    int channels = p->heads * D;
+    int channels = p->heads * D, rest = p->keys % ZOE_SAGE_CHUNK, some = sampled(D);
+    float samples = (float)(p->keys / ZOE_SAGE_CHUNK * some + (rest < some ? rest : some));
     stats_kernel<D><<<dim3((unsigned)s->chunks, heads), THREADS, 0, stream>>>(*p, s->k_sums, s->v_mosts);
-    finish_kernel<<<(unsigned)(channels + 127) / 128, 128, 0, stream>>>(channels, s->chunks, (float)p->keys, s->k_sums,
-                                                                        s->v_mosts, s->k_mean, (float *)o->v_factor);
+    finish_kernel<<<(unsigned)(channels + 127) / 128, 128, 0, stream>>>(channels, s->chunks, samples, s->k_sums, s->v_mosts,
+                                                                        s->k_mean, (float *)o->v_factor);
     queries_kernel<D>
         <<<dim3((unsigned)o->query_tiles, heads), THREADS, 0, stream>>>(*p, (int8_t *)o->q, (float *)o->q_factor);
     keys_kernel<D>
