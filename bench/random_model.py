@@ -87,7 +87,7 @@ def expand(name):
 
 def manifest(name):
     rows = (line.split("\t") for line in (MANIFESTS / name / "tensors.tsv").read_text().splitlines())
-    return [(full, [int(axis) for axis in row[1].split("x")]) for row in rows for full in expand(row[0])]
+    return [(full, [int(axis) for axis in row[1].split("x") if axis]) for row in rows for full in expand(row[0])]
 
 
 def text_encoder(out, config, holes=False):
