@@ -170,6 +170,13 @@ static float largest(const float *x, int64_t n) {
     return result;
 }
 
+static uint16_t largest_half(const uint16_t *x, int64_t n) {
+    uint16_t most = 0;
+    for (int64_t i = 0; i < n; i++)
+        if ((x[i] & 0x7fff) > most) most = x[i] & 0x7fff;
+    return most;
+}
+
 /* x / scale within -limit .. limit; a NaN counts as `limit`. */
 static float limited(float x, float scale, float limit) {
     float value = scale ? x / scale : 0;
@@ -200,8 +207,28 @@ static void to_f8(uint8_t *y, const float *x, int64_t n, float scale) {
     for (int64_t i = 0; i < n; i++) y[i] = zoe_e4m3_code(rounded(limited(x[i], scale, 448), 3, 0x1p-6f));
 }
 
-static void to_f4(uint8_t *y, const float *x, int64_t n, float scale) {
-    for (int64_t i = 0; i < n; i++) y[i] = zoe_e2m1_code(rounded(limited(x[i], scale, 6), 1, 1));
+static void to_i4(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64_t group) {
+    for (int64_t i = 0; i < n; i += 2) {
+        if (i % group == 0) scales[i / group] = zoe_f32_to_f16(largest(x + i, group) / 7);
+        float scale = zoe_f16_to_f32(scales[i / group]);
+        int even = (int)rintf(limited(x[i], scale, 7)), odd = (int)rintf(limited(x[i + 1], scale, 7));
+        y[i / 2] = (uint8_t)((even & 15) | odd << 4);
+    }
+}
+
+static void to_f4(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global) {
+    const int64_t group = 16;
+    float scale = 0;
+    for (int64_t i = 0; i < n; i += 2) {
+        if (i % group == 0) {
+            float most = largest(x + i, group);
+            to_f8(&scales[i / group], &most, 1, 6 * global);
+            load_f8_e4m3(&scale, &scales[i / group], 1);
+            scale *= global;
+        }
+        int even = zoe_e2m1_code(rounded(limited(x[i], scale, 6), 1, 1));
+        y[i / 2] = (uint8_t)(even | zoe_e2m1_code(rounded(limited(x[i + 1], scale, 6), 1, 1)) << 4);
+    }
 }
 
 /* ---- rows ---- */
@@ -348,8 +375,10 @@ void zoe_cpu_kernels_init(zoe_cpu_kernels *k, uint32_t levels) {
         .load_f4 = load_f4,
         .scale_groups = scale_groups,
         .largest = largest,
+        .largest_half = largest_half,
         .to_i8 = to_i8,
         .to_f8 = to_f8,
+        .to_i4 = to_i4,
         .to_f4 = to_f4,
         .round_i8 = round_i8,
         .round_f8 = round_f8,

@@ -61,6 +61,8 @@ typedef struct zoe_cpu_affine {
     zoe_act act;
 } zoe_cpu_affine;
 
+#define ZOE_CPU_PIECE 1024 /* floats of a row that are quantised at a time, a multiple of every group */
+
 typedef struct zoe_cpu_kernels {
     const char *level;
 
@@ -90,13 +92,20 @@ typedef struct zoe_cpu_kernels {
 
     /* The largest magnitude, above it infinity, above it NaN. */
     float (*largest)(const float *x, int64_t n);
+    uint16_t (*largest_half)(const uint16_t *x, int64_t n); /* of bf16 or f16 */
 
-    /* x / scale to the nearest code, ties to even, within the range of the codes; of a zero scale: zeros. */
+    /* x / scale, which must not overflow, to the nearest code, ties to even, within their range; of a zero scale: zeros. */
     void (*to_i8)(int8_t *y, const float *x, int64_t n, float scale);  /* -127 .. 127 */
     void (*to_f8)(uint8_t *y, const float *x, int64_t n, float scale); /* e4m3 */
-    void (*to_f4)(uint8_t *y, const float *x, int64_t n, float scale); /* e2m1, a code to a byte */
 
-    /* The same, codes as floats: what they stand for. */
+    /*
+     * The same for groups of up to ZOE_CPU_PIECE floats, whose scales they find: the largest magnitude / 7 in f16; and for
+     * groups of 16 the largest magnitude / 6 as an e4m3 code that counts `global`. Two codes to a byte.
+     */
+    void (*to_i4)(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64_t group); /* -7 .. 7 */
+    void (*to_f4)(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global);   /* e2m1 */
+
+    /* Eight bits as above, codes as floats: what they stand for. */
     void (*round_i8)(float *y, const float *x, int64_t n, float scale);
     void (*round_f8)(float *y, const float *x, int64_t n, float scale);
 

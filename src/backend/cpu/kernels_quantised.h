@@ -1,31 +1,59 @@
 /*
  * The kernels of quantised numbers that read the same at every vector width; after kernels_vector.h in the files of the
- * processor levels. Codes are made in pieces: rounded in vectors, then turned into bytes by a loop that compilers know how
- * to do at once.
+ * processor levels.
  */
 #define PIECE 64
 
 static float largest_row(const float *x, int64_t n) {
     vf most = vf_set(0);
-    float lanes[LANES], top = 0;
     FOR_ROW(n, most = vf_max_bits(most, vf_abs(vf_get(x + i, left))));
-    vf_put(lanes, most, LANES);
-    for (int i = 0; i < LANES; i++) {
-        if (!(lanes[i] <= FLT_MAX)) top = top == top && lanes[i] == lanes[i] ? INFINITY : NAN;
-        if (lanes[i] > top) top = lanes[i];
-    }
-    return top;
+    return vf_top_bits(most);
 }
 
-/* x / scale within -limit .. limit, a NaN becoming `limit`. */
-INLINE vf limited_v(vf x, vf scale, float limit) {
-    return vf_max(vf_set(-limit), vf_min(x / scale, vf_set(limit)));
+static uint16_t largest_half_row(const uint16_t *x, int64_t n) {
+    uint16_t most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t here = x[i] & 0x7fff;
+        most = here > most ? here : most;
+    }
+    return most;
+}
+
+/* ---- numbers by a scale ---- */
+
+/* A scale, and its inverse where that can stand in for dividing. */
+typedef struct divisor {
+    vf scale, inverse;
+    bool inverts;
+} divisor;
+
+INLINE divisor divisor_of(float scale) {
+    bool inverts = scale >= 0x1p-100f && scale <= 0x1p100f;
+    return (divisor){vf_set(scale), vf_set(inverts ? 1 / scale : 0), inverts};
+}
+
+/*
+ * x / scale within -limit .. limit, a NaN becoming `limit`. The quotient's remainder, added twice, leaves the quotient that
+ * division gives (Markstein 1990: exact once the quotient before is one of the two nearest), in a third of its time; of
+ * zeros alone the sign has to be kept.
+ */
+INLINE vf limited_v(vf x, divisor d, float limit, bool keeps_sign) {
+    vf value;
+    if (d.inverts) {
+        value = x * d.inverse;
+        value = vf_fma(vf_fnma(value, d.scale, x), d.inverse, value);
+        value = vf_fma(vf_fnma(value, d.scale, x), d.inverse, value);
+        if (keeps_sign) value = vf_signed(vf_abs(value), x);
+    } else {
+        value = x / d.scale;
+    }
+    return vf_max(vf_set(-limit), vf_min(value, vf_set(limit)));
 }
 
 /* To the nearest number with so many bits after the leading one, in steps no finer than those from `least` on. */
 INLINE vf rounded_v(vf x, int bits, float least) {
-    vf step = vf_max(vf_power(x), vf_set(least)) * vf_set(1.0f / (float)(1 << bits));
-    return vf_round(x / step) * step;
+    vf power = vf_max(vf_power(x), vf_set(least)), steps = vf_set((float)(1 << bits));
+    return vf_round(x * (vf_power_inverse(power) * steps)) * (power * (vf_set(1) / steps));
 }
 
 static void zero_row(float *y, int64_t n) {
@@ -33,42 +61,87 @@ static void zero_row(float *y, int64_t n) {
 }
 
 static void round_i8_row(float *y, const float *x, int64_t n, float scale) {
-    vf s = vf_set(scale);
+    divisor d = divisor_of(scale);
     if (scale == 0)
         zero_row(y, n);
     else
-        FOR_ROW(n, vf_put(y + i, vf_round(limited_v(vf_get(x + i, left), s, 127)), left));
+        FOR_ROW(n, vf_put(y + i, vf_round(limited_v(vf_get(x + i, left), d, 127, false)), left));
 }
 
 static void round_f8_row(float *y, const float *x, int64_t n, float scale) {
-    vf s = vf_set(scale);
+    divisor d = divisor_of(scale);
     if (scale == 0)
         zero_row(y, n);
     else
-        FOR_ROW(n, vf_put(y + i, rounded_v(limited_v(vf_get(x + i, left), s, 448), 3, 0x1p-6f), left));
+        FOR_ROW(n, vf_put(y + i, rounded_v(limited_v(vf_get(x + i, left), d, 448, false), 3, 0x1p-6f), left));
 }
 
-static void round_f4_row(float *y, const float *x, int64_t n, float scale) {
-    vf s = vf_set(scale);
+static void to_i8_row(int8_t *y, const float *x, int64_t n, float scale) {
+    divisor d = divisor_of(scale);
+    uint8_t *to = (uint8_t *)y;
     if (scale == 0)
-        zero_row(y, n);
+        memset(y, 0, (size_t)n);
     else
-        FOR_ROW(n, vf_put(y + i, rounded_v(limited_v(vf_get(x + i, left), s, 6), 1, 1), left));
+        FOR_ROW(n, vf_put_bytes(to + i, vf_integers(limited_v(vf_get(x + i, left), d, 127, false)), left));
 }
 
-#define CODER(name, type, round, code)                                                                                     \
-    static void name(type *y, const float *x, int64_t n, float scale) {                                                    \
-        float piece[PIECE];                                                                                                \
-        for (int64_t at = 0; at < n; at += PIECE) {                                                                        \
-            int64_t count = n - at < PIECE ? n - at : PIECE;                                                               \
-            round(piece, x + at, count, scale);                                                                            \
-            for (int64_t i = 0; i < count; i++) y[at + i] = (type)(code(piece[i]));                                        \
-        }                                                                                                                  \
+static void to_f8_row(uint8_t *y, const float *x, int64_t n, float scale) {
+    divisor d = divisor_of(scale);
+    if (scale == 0)
+        memset(y, 0, (size_t)n);
+    else
+        FOR_ROW(n, vf_put_bytes(y + i, vf_small_floats(limited_v(vf_get(x + i, left), d, 448, true), 3, -6, 0x80), left));
+}
+
+/* ---- groups, under a scale each, of a piece of a row ---- */
+
+#define GROUPS (ZOE_CPU_PIECE / 16)
+
+static void largest_of_groups(float *most, const float *x, int64_t n, int64_t group) {
+    for (int64_t at = 0; at < n; at += group) {
+        vf here = vf_set(0);
+        for (int64_t i = at; i < at + group; i += LANES) here = vf_max_bits(here, vf_abs(vf_get(x + i, LANES)));
+        *most++ = vf_top_bits(here);
     }
+}
 
-CODER(to_i8_row, int8_t, round_i8_row, (int32_t))
-CODER(to_f8_row, uint8_t, round_f8_row, zoe_e4m3_code)
-CODER(to_f4_row, uint8_t, round_f4_row, zoe_e2m1_code)
+static void to_i4_groups(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64_t group) {
+    float factors[GROUPS];
+    int64_t count = n / group;
+    largest_of_groups(factors, x, n, group);
+    for (int64_t g = 0; g < count; g++) factors[g] /= 7;
+    store_f16_row(scales, factors, count);
+    load_f16_row(factors, scales, count);
+    for (int64_t at = 0; at < n; at += group, y += group / 2) {
+        divisor d = divisor_of(factors[at / group]);
+        if (factors[at / group] == 0)
+            memset(y, 0, (size_t)group / 2);
+        else
+            for (int64_t i = 0; i < group; i += LANES)
+                vf_put_nibbles(y + i / 2, vf_integers(limited_v(vf_get(x + at + i, LANES), d, 7, false)));
+    }
+}
+
+static void load_f8_row(float *y, const void *x, int64_t n);
+
+static void to_f4_groups(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global) {
+    float factors[GROUPS] = {0};
+    const int64_t group = 16;
+    largest_of_groups(factors, x, n, group);
+    to_f8_row(scales, factors, n / group, 6 * global);
+    load_f8_row(factors, scales, n / group);
+    for (int64_t at = 0; at < n; at += group, y += group / 2) {
+        float scale = factors[at / group] * global;
+        divisor d = divisor_of(scale);
+        if (scale == 0)
+            memset(y, 0, (size_t)group / 2);
+        else
+            for (int64_t i = 0; i < group; i += LANES)
+                vf_put_nibbles(y + i / 2, vf_small_floats(limited_v(vf_get(x + at + i, LANES), d, 6, true), 1, 0, 8));
+    }
+}
+
+#undef GROUPS
 
 /* ---- codes as floats ---- */
 
@@ -139,9 +212,11 @@ static void to_floats_row(float *y, const int32_t *x, int64_t n, int32_t less, f
 static void fill_quantised(zoe_cpu_kernels *k) {
     k->scale_groups = scale_groups_row;
     k->largest = largest_row;
+    k->largest_half = largest_half_row;
     k->to_i8 = to_i8_row;
     k->to_f8 = to_f8_row;
-    k->to_f4 = to_f4_row;
+    k->to_i4 = to_i4_groups;
+    k->to_f4 = to_f4_groups;
     k->round_i8 = round_i8_row;
     k->round_f8 = round_f8_row;
     k->load_i8 = load_i8_row;

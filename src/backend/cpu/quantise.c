@@ -10,44 +10,13 @@
 
 #define LARGEST_E4M3 448.0f
 #define LARGEST_E2M1 6.0f
-#define LARGEST_I4   7.0f
 #define F4_GROUP     16
-#define PIECE        1024 /* floats of a row at a time, a multiple of every group; doubles are twice as long */
+#define PIECE        ZOE_CPU_PIECE
 
-/* Floats of any type, wherever they stand, into `to`; `copy` has room for as many. */
-static void load(const zoe_cpu_kernels *k, float *to, const char *from, zoe_dtype dtype, int64_t n, float *copy) {
+/* A piece of floats of any type, wherever they stand, where they are aligned. */
+static const void *aligned(const char *from, zoe_dtype dtype, int64_t n, double copy[PIECE]) {
     size_t size = zoe_dtype_size(dtype);
-    bool aligned = (uintptr_t)from % size == 0;
-    if (!aligned) memcpy(copy, from, (size_t)n * size);
-    k->load[dtype](to, aligned ? from : (const char *)copy, n);
-}
-
-/* ---- pieces of rows: x / scale as codes ---- */
-
-static void put_nibbles(uint8_t *to, const uint8_t *codes, int64_t n) {
-    for (int64_t i = 0; i < n; i += 2) to[i / 2] = (uint8_t)((codes[i] & 15) | codes[i + 1] << 4);
-}
-
-static void piece_i4(const zoe_cpu_kernels *k, uint8_t *to, uint16_t *scales, const float *x, int64_t n, int group,
-                     int8_t *codes) {
-    for (int64_t i = 0; i < n; i += group) {
-        uint16_t scale = zoe_f32_to_f16(k->largest(x + i, group) / LARGEST_I4);
-        scales[i / group] = scale;
-        k->to_i8(codes + i, x + i, group, zoe_f16_to_f32(scale));
-        for (int64_t j = i; j < i + group; j++) codes[j] = (int8_t)(codes[j] < -7 ? -7 : codes[j] > 7 ? 7 : codes[j]);
-    }
-    put_nibbles(to, (const uint8_t *)codes, n);
-}
-
-static void piece_f4(const zoe_cpu_kernels *k, uint8_t *to, uint8_t *scales, const float *x, int64_t n, float global,
-                     uint8_t *codes) {
-    for (int64_t i = 0; i < n; i += F4_GROUP) {
-        float wanted = k->largest(x + i, F4_GROUP), scale;
-        k->to_f8(&scales[i / F4_GROUP], &wanted, 1, LARGEST_E2M1 * global);
-        k->load[ZOE_F8_E4M3](&scale, &scales[i / F4_GROUP], 1);
-        k->to_f4(codes + i, x + i, F4_GROUP, scale * global);
-    }
-    put_nibbles(to, codes, n);
+    return (uintptr_t)from % size ? memcpy(copy, from, (size_t)n * size) : from;
 }
 
 /* ---- matrices ---- */
@@ -60,12 +29,23 @@ typedef struct quantiser {
     int64_t first;
 } quantiser;
 
+static float largest_piece(const zoe_cpu_kernels *k, const void *floats, zoe_dtype dtype, int64_t n) {
+    float piece[PIECE], most;
+    if (dtype == ZOE_BF16 || dtype == ZOE_F16) {
+        uint16_t half = k->largest_half(floats, n);
+        k->load[dtype](&most, &half, 1);
+        return most;
+    }
+    k->load[dtype](piece, floats, n);
+    return k->largest(piece, n);
+}
+
 static float largest(const zoe_cpu_kernels *k, const char *floats, zoe_dtype dtype, int64_t count) {
-    float most = 0, piece[PIECE], copy[2 * PIECE];
+    float most = 0;
+    double copy[PIECE];
     for (int64_t i = 0; i < count; i += PIECE) {
         int64_t n = zoe_min(PIECE, count - i);
-        load(k, piece, floats + (size_t)i * zoe_dtype_size(dtype), dtype, n, copy);
-        float here = k->largest(piece, n);
+        float here = largest_piece(k, aligned(floats + (size_t)i * zoe_dtype_size(dtype), dtype, n, copy), dtype, n);
         if (isnan(here)) return here;
         if (here > most) most = here;
     }
@@ -79,25 +59,23 @@ static void quantise_row(const quantiser *q, int64_t row) {
     size_t size = zoe_dtype_size(q->dtype);
     const char *from = q->floats + (size_t)((row - q->first) * width) * size;
     uint8_t *to = (uint8_t *)y->data + row * width * zoe_dtype_bits(y->dtype) / 8;
-    float piece[PIECE], copy[2 * PIECE], scale = 0;
-    uint8_t *codes = (uint8_t *)copy;
+    float piece[PIECE], scale = 0;
+    double copy[PIECE];
     if (!y->group) {
         scale = largest(k, from, q->dtype, width) / (y->dtype == ZOE_I8 ? 127 : LARGEST_E4M3);
         ((float *)y->scales)[row] = scale;
-    } else if (y->dtype == ZOE_F4_E2M1) {
-        scale = *zoe_quantised_global(y);
     }
     for (int64_t i = 0; i < width; i += PIECE) {
         int64_t n = zoe_min(PIECE, width - i), group = y->group ? row * groups + i / y->group : 0;
-        load(k, piece, from + (size_t)i * size, q->dtype, n, copy);
+        k->load[q->dtype](piece, aligned(from + (size_t)i * size, q->dtype, n, copy), n);
         if (y->dtype == ZOE_I8)
             k->to_i8((int8_t *)to + i, piece, n, scale);
         else if (y->dtype == ZOE_F8_E4M3)
             k->to_f8(to + i, piece, n, scale);
         else if (y->dtype == ZOE_I4)
-            piece_i4(k, to + i / 2, (uint16_t *)y->scales + group, piece, n, y->group, (int8_t *)codes);
+            k->to_i4(to + i / 2, (uint16_t *)y->scales + group, piece, n, y->group);
         else
-            piece_f4(k, to + i / 2, (uint8_t *)y->scales + group, piece, n, scale, codes);
+            k->to_f4(to + i / 2, (uint8_t *)y->scales + group, piece, n, *zoe_quantised_global(y));
     }
 }
 

@@ -39,6 +39,11 @@ static inline vf vf_fma(vf a, vf b, vf c) {
     return _mm256_fmadd_ps(a, b, c);
 }
 
+/* c - a b, rounded once */
+static inline vf vf_fnma(vf a, vf b, vf c) {
+    return _mm256_fnmadd_ps(a, b, c);
+}
+
 static inline vf vf_max(vf a, vf b) { /* b where either is NaN */
     return _mm256_max_ps(a, b);
 }
@@ -59,6 +64,16 @@ static inline vf vf_max_bits(vf a, vf b) {
 /* The power of two at or below a magnitude, zero for those that have none. */
 static inline vf vf_power(vf x) {
     return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7f800000)));
+}
+
+/* One by such a power. */
+static inline vf vf_power_inverse(vf x) {
+    return _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_set1_epi32(0x7f000000), _mm256_castps_si256(x)));
+}
+
+/* A magnitude with the sign of another number. */
+static inline vf vf_signed(vf x, vf sign) {
+    return _mm256_or_ps(x, _mm256_and_ps(sign, vf_set(-0.0f)));
 }
 
 static inline vf vf_round(vf x) {
@@ -88,6 +103,14 @@ static inline float vf_top(vf x) {
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+/* The largest of magnitudes, a NaN being above infinity. */
+static inline float vf_top_bits(vf x) {
+    __m256i all = _mm256_castps_si256(x);
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1))));
 }
 
 /* The sums of four vectors. */
@@ -129,6 +152,50 @@ static inline void vf_to_bf16(uint16_t *p, vf x) {
 
 static inline void vf_to_f16(uint16_t *p, vf x) {
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* ---- codes ---- */
+
+typedef __m256i vf_codes; /* one to a lane */
+
+/* The nearest integers. */
+static inline vf_codes vf_integers(vf x) {
+    return _mm256_cvtps_epi32(x);
+}
+
+/*
+ * The nearest numbers with `bits` bits behind the leading one, ties to even, and no steps finer than those from
+ * 2^smallest on, where the exponent's codes begin with 1; the sign stands in the bit `sign`.
+ */
+static inline vf_codes vf_small_floats(vf x, int bits, int smallest, int sign) {
+    __m256i all = _mm256_castps_si256(vf_abs(x)), one = _mm256_set1_epi32(1);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(all, 23 - bits), one);
+    __m256i half = _mm256_set1_epi32((1 << (22 - bits)) - 1 - ((126 + smallest) << 23));
+    __m256i normal = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(all, odd), half), 23 - bits);
+    __m256i below = _mm256_cvtps_epi32(vf_abs(x) * vf_set((float)(1 << (bits - smallest))));
+    __m256i small = _mm256_cmpgt_epi32(_mm256_set1_epi32((127 + smallest) << 23), all);
+    __m256i negative = _mm256_srai_epi32(_mm256_castps_si256(x), 31);
+    __m256i code = _mm256_blendv_epi8(normal, below, small);
+    return _mm256_or_si256(code, _mm256_and_si256(negative, _mm256_set1_epi32(sign)));
+}
+
+/* A byte each. */
+static inline void vf_put_bytes(uint8_t *p, vf_codes x, int64_t left) {
+    __m256i low = _mm256_and_si256(x, _mm256_set1_epi32(255));
+    __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+    __m128i bytes = _mm_packus_epi16(words, words);
+    uint64_t all = (uint64_t)_mm_cvtsi128_si64(bytes);
+    memcpy(p, &all, left >= LANES ? LANES : (size_t)left);
+}
+
+/* Half a byte each, the even lane's in the low half. */
+static inline void vf_put_nibbles(uint8_t *p, vf_codes x) {
+    __m256i low = _mm256_and_si256(x, _mm256_set1_epi32(15));
+    __m256i both = _mm256_or_si256(low, _mm256_srli_epi64(low, 28));
+    __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+    __m128i words = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(both, order));
+    uint32_t all = (uint32_t)_mm_cvtsi128_si32(_mm_shuffle_epi8(words, _mm_set1_epi32(0x0c080400)));
+    memcpy(p, &all, sizeof all);
 }
 
 #endif

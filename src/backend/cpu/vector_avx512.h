@@ -39,6 +39,11 @@ static inline vf vf_fma(vf a, vf b, vf c) {
     return _mm512_fmadd_ps(a, b, c);
 }
 
+/* c - a b, rounded once */
+static inline vf vf_fnma(vf a, vf b, vf c) {
+    return _mm512_fnmadd_ps(a, b, c);
+}
+
 static inline vf vf_max(vf a, vf b) { /* b where either is NaN */
     return _mm512_max_ps(a, b);
 }
@@ -61,6 +66,16 @@ static inline vf vf_power(vf x) {
     return _mm512_and_ps(x, _mm512_castsi512_ps(_mm512_set1_epi32(0x7f800000)));
 }
 
+/* One by such a power. */
+static inline vf vf_power_inverse(vf x) {
+    return _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_set1_epi32(0x7f000000), _mm512_castps_si512(x)));
+}
+
+/* A magnitude with the sign of another number. */
+static inline vf vf_signed(vf x, vf sign) {
+    return _mm512_or_ps(x, _mm512_and_ps(sign, vf_set(-0.0f)));
+}
+
 static inline vf vf_round(vf x) {
     return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
@@ -81,6 +96,14 @@ static inline float vf_sum(vf x) {
 
 static inline float vf_top(vf x) {
     return _mm512_reduce_max_ps(x);
+}
+
+/* The largest of magnitudes, a NaN being above infinity. */
+static inline float vf_top_bits(vf x) {
+    int bits = _mm512_reduce_max_epi32(_mm512_castps_si512(x));
+    float top;
+    memcpy(&top, &bits, sizeof top);
+    return top;
 }
 
 static inline __m256 vf_halves(vf x) {
@@ -124,6 +147,45 @@ static inline void vf_to_bf16(uint16_t *p, vf x) {
 
 static inline void vf_to_f16(uint16_t *p, vf x) {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* ---- codes ---- */
+
+typedef __m512i vf_codes; /* one to a lane */
+
+/* The nearest integers. */
+static inline vf_codes vf_integers(vf x) {
+    return _mm512_cvtps_epi32(x);
+}
+
+/*
+ * The nearest numbers with `bits` bits behind the leading one, ties to even, and no steps finer than those from
+ * 2^smallest on, where the exponent's codes begin with 1; the sign stands in the bit `sign`.
+ */
+static inline vf_codes vf_small_floats(vf x, int bits, int smallest, int sign) {
+    __m512i all = _mm512_castps_si512(vf_abs(x)), one = _mm512_set1_epi32(1);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(all, (unsigned)(23 - bits)), one);
+    __m512i half = _mm512_set1_epi32((1 << (22 - bits)) - 1 - ((126 + smallest) << 23));
+    __m512i normal = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(all, odd), half), (unsigned)(23 - bits));
+    __m512i below = _mm512_cvtps_epi32(vf_abs(x) * vf_set((float)(1 << (bits - smallest))));
+    __mmask16 small = _mm512_cmplt_epi32_mask(all, _mm512_set1_epi32((127 + smallest) << 23));
+    __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(x));
+    __m512i code = _mm512_mask_blend_epi32(small, normal, below);
+    return _mm512_mask_or_epi32(code, negative, code, _mm512_set1_epi32(sign));
+}
+
+/* A byte each. */
+static inline void vf_put_bytes(uint8_t *p, vf_codes x, int64_t left) {
+    if (left >= LANES)
+        _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(x));
+    else
+        _mm512_mask_cvtepi32_storeu_epi8(p, vf_mask(left), x);
+}
+
+/* Half a byte each, the even lane's in the low half. */
+static inline void vf_put_nibbles(uint8_t *p, vf_codes x) {
+    __m512i low = _mm512_and_si512(x, _mm512_set1_epi32(15));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm512_cvtepi64_epi8(_mm512_or_si512(low, _mm512_srli_epi64(low, 28))));
 }
 
 #endif
