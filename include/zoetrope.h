@@ -1,7 +1,8 @@
 /*
  * Zoetrope: videos from text and pictures with the open video models.
  *
- * The library has no process-wide state: everything hangs off a context, and one context serves one thread at a time.
+ * The library has no process-wide state, unless zoe_guard_mappings() is called: everything hangs off a context, and one
+ * context serves one thread at a time.
  * It never prints, exits or aborts. Calls that can fail return a negative zoe_status; zoe_context_error() then holds the
  * longer text: what was wrong, where, what was expected and what to do.
  */
@@ -79,6 +80,15 @@ ZOE_API void zoe_cancel(zoe_context *context);
 
 /* Frees a string that a call below handed over. */
 ZOE_API void zoe_string_free(zoe_context *context, char *text);
+
+/*
+ * Weights are used where their files are mapped into memory. By itself that means that a file which is cut off while it is
+ * in use, or a disk which fails, ends the process with SIGBUS. After this call it ends the request in progress, with
+ * ZOE_ERR_IO: a handler of SIGBUS, for the whole process, looks after files that are opened from here on and passes
+ * everything else on to the handler that was there before. For programs to call once, at their start; not for libraries.
+ * Safe from any thread. ZOE_ERR_UNSUPPORTED if no handler can be installed.
+ */
+ZOE_API int zoe_guard_mappings(void);
 
 /* ---- settings described as data ---- */
 

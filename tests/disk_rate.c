@@ -108,7 +108,7 @@ static int pass(zoe_context *ctx, const zoe_config *config, const zoe_checkpoint
         status = zoe_weights_acquire(zoe_wan_denoiser_weights(d), i + 1);
         if (status < 0) break;
         if (mapped) sum += touch(ckpt, prefix);
-        zoe_weights_release(zoe_wan_denoiser_weights(d), i + 1);
+        status = zoe_weights_release(zoe_wan_denoiser_weights(d), i + 1, status);
     }
     double bytes = mapped ? (double)be->weights.loaded : (double)be->weights.read;
     *rate = gbytes(bytes, start);

@@ -66,5 +66,6 @@ int main(int argc, char **argv) {
         command = &cli_help;
     }
     if (command->computes) let_threads_sleep(argv);
+    (void)zoe_guard_mappings(); /* without it a file that is cut off ends the program all the same */
     return flush_output(command->run(&args));
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "formats/checkpoint_parts.h"
+#include "formats/guard.h"
 #include "formats/json.h"
 
 #define INDEX_ENDING ".safetensors.index.json"
@@ -55,6 +56,7 @@ static int map_open_file(zoe_context *ctx, int fd, const char *path, zoe_mapped_
     if (data == MAP_FAILED) return zoe_fail(ctx, ZOE_ERR_IO, "cannot map %s into memory: %m", path);
     file->data = data;
     file->size = (size_t)info.st_size;
+    file->guard = zoe_guard_add(data, file->size);
     return ZOE_OK;
 }
 
@@ -287,6 +289,8 @@ int zoe_checkpoint_open(zoe_context *ctx, const char *path, zoe_checkpoint **out
                  : ends_with(path, INDEX_ENDING) ? open_index(ckpt, path)
                                                  : open_single(ckpt, path);
     if (status >= 0) status = sort_entries(ckpt);
+    /* What is taken for malformed may be a file that ended while its header was read. */
+    if ((status == ZOE_OK || status == ZOE_ERR_FORMAT) && zoe_checkpoint_intact(ckpt) < 0) status = ZOE_ERR_IO;
     if (status < 0) {
         zoe_checkpoint_close(ckpt);
         return status;
@@ -301,6 +305,7 @@ void zoe_checkpoint_close(zoe_checkpoint *ckpt) {
     for (size_t i = 0; i < ckpt->count; i++) zoe_free(ctx, ckpt->entries[i].name);
     zoe_free(ctx, ckpt->entries);
     for (int i = 0; i < ckpt->file_count; i++) {
+        zoe_guard_remove(ckpt->files[i].guard);
         munmap((void *)(uintptr_t)ckpt->files[i].data, ckpt->files[i].size);
         close(ckpt->files[i].fd);
         json_decref(ckpt->files[i].metadata);
@@ -377,16 +382,35 @@ bool zoe_checkpoint_read(const zoe_checkpoint *ckpt, const zoe_entry *entry, siz
     return true;
 }
 
+/* Whether pages were lost since the file was mapped last. */
+static bool renew(const zoe_mapped_file *file) {
+    if (!zoe_guard_lost(file->guard)) return false;
+    void *data = mmap((void *)(uintptr_t)file->data, file->size, PROT_READ, MAP_PRIVATE | MAP_FIXED, file->fd, 0);
+    if (data != MAP_FAILED) zoe_guard_renewed(file->guard);
+    return true;
+}
+
+void zoe_checkpoint_renew(const zoe_checkpoint *ckpt) {
+    for (int i = 0; i < ckpt->file_count; i++) (void)renew(&ckpt->files[i]);
+}
+
 int zoe_checkpoint_intact(const zoe_checkpoint *ckpt) {
     struct stat info;
+    int status = ZOE_OK;
     for (int i = 0; i < ckpt->file_count; i++) {
         const zoe_mapped_file *file = &ckpt->files[i];
+        bool lost = renew(file);
         if (fstat(file->fd, &info) != 0 || (size_t)info.st_size < file->size)
-            return zoe_fail(ckpt->ctx, ZOE_ERR_IO,
-                            "%s is shorter than when it was opened: its weights are gone; open the model again",
-                            file->path);
+            status =
+                zoe_fail(ckpt->ctx, ZOE_ERR_IO,
+                         "%s is shorter than when it was opened: its weights are gone; open the model again", file->path);
+        else if (lost)
+            status =
+                zoe_fail(ckpt->ctx, ZOE_ERR_IO,
+                         "%s: parts of it could not be read: its disk failed, or it was cut off for a while; try again",
+                         file->path);
     }
-    return ZOE_OK;
+    return status;
 }
 
 void zoe_checkpoint_prefetch(const zoe_checkpoint *ckpt, const zoe_entry *entry) {

@@ -52,8 +52,15 @@ void zoe_checkpoint_drop(const zoe_checkpoint *ckpt, const zoe_entry *entry);
  */
 bool zoe_checkpoint_read(const zoe_checkpoint *ckpt, const zoe_entry *entry, size_t at, void *to, size_t bytes);
 
-/* Touching the mapping of a file that was cut off since would end the process: an error while there is time. */
+/*
+ * An error if a file is shorter than when it was opened, or if pages of it could not be had when they were touched: what
+ * was read from the mappings since the last call is then zeros in part. To be called before they are used, because without
+ * zoe_guard_mappings() touching what is gone ends the process, and after, before anybody relies on what was read. What was
+ * told is told once: the files are mapped anew, and work again if they have become whole.
+ */
 int zoe_checkpoint_intact(const zoe_checkpoint *ckpt);
+/* Maps anew files that lost pages, for when what was read meanwhile is of no use in any case. */
+void zoe_checkpoint_renew(const zoe_checkpoint *ckpt);
 
 /* ---- writing ---- */
 

@@ -12,6 +12,7 @@ typedef struct zoe_mapped_file {
     const uint8_t *data; /* the whole file, read-only */
     size_t size;
     int fd;           /* stays open, for readers that bypass the mapping */
+    int guard;        /* of the mapping, as in formats/guard.h */
     json_t *metadata; /* its "__metadata__" object, or NULL */
 } zoe_mapped_file;
 

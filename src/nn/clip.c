@@ -175,7 +175,7 @@ static int run_block(zoe_clip *clip, int i, zoe_tensor *x) {
     size_t mark = zoe_arena_mark(clip->be);
     ZOE_TRY(zoe_weights_acquire(clip->weights, i + 1));
     int status = apply(clip, &clip->blocks[i], x);
-    zoe_weights_release(clip->weights, i + 1);
+    status = zoe_weights_release(clip->weights, i + 1, status);
     zoe_arena_release(clip->be, mark);
     return status;
 }
@@ -194,7 +194,7 @@ int zoe_clip_encode(zoe_clip *clip, const float *pixels, float *states) {
     ZOE_TRY_DONE(zoe_op_copy(be, &out, &x));
     ZOE_TRY_DONE(zoe_download(be, states, &out));
 done:
-    zoe_weights_release(clip->weights, 0);
+    status = zoe_weights_release(clip->weights, 0, status);
     zoe_arena_release(be, mark);
     return status;
 }

@@ -254,9 +254,9 @@ static int embed(zoe_t5 *t5, const int32_t *ids, int64_t count, zoe_tensor *x) {
     if (status == ZOE_OK) {
         for (int64_t i = 0; i < count && be->ops->computes; i++)
             zoe_weights_table_row(&t5->ends.embedding, ids[i], host + i * width);
-        zoe_weights_release(t5->weights, 0);
-        status = zoe_nn_from_host(be, &rows, ZOE_F32, 2, (const int64_t[]){count, width}, host);
+        status = zoe_weights_release(t5->weights, 0, status);
     }
+    if (status == ZOE_OK) status = zoe_nn_from_host(be, &rows, ZOE_F32, 2, (const int64_t[]){count, width}, host);
     zoe_free(be->ctx, host);
     ZOE_TRY(status);
     return zoe_op_copy(be, x, &rows);
@@ -273,7 +273,7 @@ static int run_block(zoe_t5 *t5, int i, zoe_tensor *x, zoe_tensor *bias) {
     ZOE_TRY_DONE(feed_forward(t5, b, x));
 done:
     zoe_arena_release(t5->be, mark);
-    zoe_weights_release(t5->weights, i + 1);
+    status = zoe_weights_release(t5->weights, i + 1, status);
     return status;
 }
 
@@ -283,7 +283,7 @@ static int finish(zoe_t5 *t5, const zoe_tensor *x, float *states) {
     ZOE_TRY(ZOE_NEW(t5->be, &y, ZOE_F32, x->shape[0], x->shape[1]));
     ZOE_TRY(zoe_weights_acquire(t5->weights, 0));
     int status = zoe_nn_norm(t5->be, &y, x, ZOE_NORM_RMS, (float)t5->config.eps, &t5->ends.final_norm, NULL, ZOE_ACT_NONE);
-    zoe_weights_release(t5->weights, 0);
+    status = zoe_weights_release(t5->weights, 0, status);
     ZOE_TRY(status);
     return zoe_download(t5->be, states, &y);
 }

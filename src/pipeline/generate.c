@@ -214,7 +214,9 @@ static int read_latents(generation *g, float *out) {
                           entry->name, zoe_dtype_name(entry->dtype), found, expected);
         goto done;
     }
+    ZOE_TRY_DONE(zoe_checkpoint_intact(ckpt));
     memcpy(out, entry->data, entry->bytes);
+    ZOE_TRY_DONE(zoe_checkpoint_intact(ckpt));
     for (size_t i = 0; i < entry->bytes / sizeof *out; i++)
         if (!isfinite(out[i])) {
             status = zoe_fail(ctx, ZOE_ERR_NUMERIC, "%s: tensor %s holds a value that is not a number, at element %zu",

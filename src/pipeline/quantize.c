@@ -144,6 +144,16 @@ static int make_folders(job *j, char *path) {
     return ZOE_OK;
 }
 
+static int write_entry(job *j, const zoe_entry *entry, const char *part, const zoe_tensor *form,
+                       zoe_safetensors_writer *writer, int64_t *bytes) {
+    if (!form->rank) {
+        *bytes += (int64_t)entry->bytes;
+        return zoe_safetensors_add(writer, entry->name, entry->dtype, entry->rank, entry->shape, entry->data);
+    }
+    *bytes += zoe_quantised_bytes(form->dtype, entry->shape[0], entry->shape[1], form->group);
+    return add_matrix(j, writer, part, entry, form);
+}
+
 static int write_entries(job *j, const zoe_checkpoint *ckpt, const char *part, const zoe_tensor *forms,
                          zoe_safetensors_writer *writer, int64_t *bytes) {
     const char *key, *value;
@@ -153,13 +163,10 @@ static int write_entries(job *j, const zoe_checkpoint *ckpt, const char *part, c
     for (size_t i = 0; i < zoe_checkpoint_count(ckpt); i++) {
         const zoe_entry *entry = zoe_checkpoint_at(ckpt, i);
         ZOE_TRY(zoe_check_cancelled(j->ctx));
-        if (forms[i].rank) {
-            ZOE_TRY(add_matrix(j, writer, part, entry, &forms[i]));
-            *bytes += zoe_quantised_bytes(forms[i].dtype, entry->shape[0], entry->shape[1], forms[i].group);
-        } else {
-            ZOE_TRY(zoe_safetensors_add(writer, entry->name, entry->dtype, entry->rank, entry->shape, entry->data));
-            *bytes += (int64_t)entry->bytes;
-        }
+        ZOE_TRY(zoe_checkpoint_intact(ckpt));
+        int status = write_entry(j, entry, part, &forms[i], writer, bytes);
+        ZOE_TRY(zoe_checkpoint_intact(ckpt)); /* tells more than what else it may have led to */
+        ZOE_TRY(status);
         zoe_checkpoint_drop(ckpt, entry);
     }
     return ZOE_OK;

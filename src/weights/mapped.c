@@ -101,6 +101,7 @@ static int load(zoe_weights *weights, zoe_unit *u) {
     zoe_backend *be = weights->be;
     ZOE_TRY(be->ops->alloc(be, u->blob, &u->memory));
     int status = be->ops->computes ? fill_blob(weights, u, u->memory) : ZOE_OK;
+    if (status == ZOE_OK && weights->ckpt) status = zoe_checkpoint_intact(weights->ckpt);
     if (status < 0) {
         drop(weights, u);
         return status;

@@ -236,18 +236,31 @@ int zoe_weights_check(zoe_weights *weights) {
 
 /* ---- use ---- */
 
-void zoe_weights_release(zoe_weights *weights, int index) {
-    weights->units[index].users--;
+/* Bytes of the unit are looked at where the file is mapped. */
+static bool touches_mapping(const zoe_weights *weights, const zoe_unit *u) {
+    return weights->ckpt && (u->maps || weights->be->ops->host_memory);
+}
+
+int zoe_weights_release(zoe_weights *weights, int index, int status) {
+    zoe_unit *u = &weights->units[index];
+    if (touches_mapping(weights, u)) {
+        if (status == ZOE_OK)
+            status = zoe_checkpoint_intact(weights->ckpt);
+        else
+            zoe_checkpoint_renew(weights->ckpt); /* nothing to tell: what was computed is not used */
+    }
+    u->users--;
     if (weights->be->ops->host_memory)
         zoe_mapped_release(weights, index);
     else
         zoe_store_release(weights, index);
+    return status;
 }
 
 int zoe_weights_acquire(zoe_weights *weights, int index) {
     zoe_unit *u = &weights->units[index];
     bool mapped = weights->be->ops->host_memory;
-    if (weights->ckpt && (mapped || u->maps)) ZOE_TRY(zoe_checkpoint_intact(weights->ckpt));
+    if (touches_mapping(weights, u)) ZOE_TRY(zoe_checkpoint_intact(weights->ckpt));
     if (!weights->placed) zoe_units_place(weights);
     zoe_units_note_least(weights, index);
     u->users++;

@@ -92,7 +92,11 @@ int zoe_weights_check(zoe_weights *weights);
  * as many blocks as fit stay; the others come for each use, the next ones being under way while one is at work.
  */
 int zoe_weights_acquire(zoe_weights *weights, int unit);
-void zoe_weights_release(zoe_weights *weights, int unit);
+/*
+ * Ends a use that came to `status`, which is returned, or, if that is ZOE_OK, what was found wrong with the weights
+ * meanwhile: what was computed with them is then worth nothing.
+ */
+int zoe_weights_release(zoe_weights *weights, int unit, int status);
 
 /* Gives back all memory that loading took, mapped pages included, unless everything is to stay. No unit may be acquired. */
 void zoe_weights_unload(zoe_weights *weights);

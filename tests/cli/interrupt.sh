@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Ctrl-C: exit status 130 within a step; what was decoded stays playable, what was not leaves nothing.
+# Ctrl-C: exit status 130 within a step; what was decoded stays playable, what was not leaves nothing. Weights that are cut
+# off while they are in use: one clear error.
 . "$(dirname "$0")/lib.sh"
 
 # wait_for PATTERN FILE: up to 60 s
@@ -33,4 +34,26 @@ run inspect --json decode.mp4
 [ "$status" = 0 ] || fail "what was kept cannot be read: $(cat err)"
 [ "${frames:-0}" -gt 0 ] && [ "$frames" -lt 401 ] && grep -q "\"frames\": $frames" out ||
     fail "kept ${frames:-no} frames: $(grep frames out)"
+
+cp -rL "$case_dir/model" model
+chmod -R u+w model
+weights=model/transformer/diffusion_pytorch_model.safetensors
+for way in cut kill; do
+    "$zoe" generate --model model --size 96x64 --frames 33 --steps 1000 --prompt a -o lost.mp4 2>err &
+    job=$!
+    wait_for '^denoise [1-9]' err
+    caught=$(sed -nE 's/^SigCgt:\s*[0-9a-f]{14}([0-9a-f]{2})$/\1/p' /proc/$job/status)
+    ((0x$caught & 0x40)) || fail "SIGBUS is not looked after: $caught"
+    if [ $way = cut ]; then truncate -s 0 $weights; else kill -BUS $job; fi
+    wait $job 2>/dev/null
+    ended=$?
+    if [ $way = cut ]; then
+        [ $ended = 1 ] || fail "weights that were cut off: $ended: $(tail -n 1 err)"
+        grep -qE "^zoe: $weights is shorter than when it was opened" err || fail "no word of it: $(tail -n 1 err)"
+        no_files 'lost*'
+        cp -L "$case_dir/$weights" $weights
+    else
+        [ $ended = 135 ] || fail "a SIGBUS that was sent: $ended"
+    fi
+done
 finish

@@ -35,7 +35,7 @@ static int use(zoe_backend *be, const zoe_checkpoint *ckpt) {
     if (status >= 0) {
         fuzz_expect(l.weight.shape[0] == OUT && l.weight.shape[1] == IN);
         status = multiply(be, &l);
-        zoe_weights_release(weights, 0);
+        status = zoe_weights_release(weights, 0, status);
     }
     zoe_weights_free(weights);
     return status;

@@ -210,7 +210,7 @@ int zoe_cogvideox_text_create(zoe_cogvideox_denoiser *d, const float *text, zoe_
     ZOE_TRY(zoe_op_copy(be, &x, &states));
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
     int status = zoe_nn_linear(be, tokens, &x, &d->ends.text, ZOE_ACT_NONE);
-    zoe_weights_release(d->weights, 0);
+    status = zoe_weights_release(d->weights, 0, status);
     zoe_arena_release(be, mark);
     return status;
 }
@@ -305,7 +305,7 @@ static int run_block(zoe_cogvideox_denoiser *d, int layer, const zoe_cogvideox_g
     ZOE_TRY_DONE(feed_forward(d, &d->blocks[layer], grid, time, x));
 done:
     zoe_arena_release(be, mark);
-    zoe_weights_release(d->weights, layer + 1);
+    status = zoe_weights_release(d->weights, layer + 1, status);
     return status;
 }
 
@@ -414,7 +414,7 @@ int zoe_cogvideox_denoiser_forward(zoe_cogvideox_denoiser *d, const zoe_cogvideo
     }
     ZOE_TRY_DONE(project_out(d, grid, &time, &x, v));
 done:
-    zoe_weights_release(d->weights, 0);
+    status = zoe_weights_release(d->weights, 0, status);
     zoe_arena_release(be, mark);
     return status;
 }

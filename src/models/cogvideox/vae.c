@@ -207,7 +207,7 @@ int zoe_cogvideox_vae_encode(zoe_cogvideox_vae *vae, const float *picture, int64
     size_t mark = zoe_arena_mark(vae->be);
     ZOE_TRY(zoe_weights_acquire(vae->weights, ZOE_COGVIDEOX_VAE_ENCODER_UNIT));
     int status = encode(vae, picture, height, width, moments);
-    zoe_weights_release(vae->weights, ZOE_COGVIDEOX_VAE_ENCODER_UNIT);
+    status = zoe_weights_release(vae->weights, ZOE_COGVIDEOX_VAE_ENCODER_UNIT, status);
     zoe_arena_release(vae->be, mark);
     return status;
 }

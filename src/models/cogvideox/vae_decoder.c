@@ -140,7 +140,7 @@ int zoe_cogvideox_vae_decode(zoe_cogvideox_vae *vae, const zoe_tensor *latents, 
     int status = zoe_weights_acquire(vae->weights, ZOE_COGVIDEOX_VAE_DECODER_UNIT);
     if (status == ZOE_OK) {
         status = run_clip(&d, latents, tiling);
-        zoe_weights_release(vae->weights, ZOE_COGVIDEOX_VAE_DECODER_UNIT);
+        status = zoe_weights_release(vae->weights, ZOE_COGVIDEOX_VAE_DECODER_UNIT, status);
     }
     zoe_arena_release(be, mark);
     zoe_film_close(&d.film);

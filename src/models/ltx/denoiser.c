@@ -250,7 +250,7 @@ int zoe_ltx_context_create(zoe_ltx_denoiser *d, const float *text, int64_t count
     ZOE_TRY_DONE(zoe_nn_linear(be, &hidden, &x, &d->ends.text_1, ZOE_ACT_GELU_TANH));
     ZOE_TRY_DONE(zoe_nn_linear(be, &context->text, &hidden, &d->ends.text_2, ZOE_ACT_NONE));
 done:
-    zoe_weights_release(d->weights, 0);
+    status = zoe_weights_release(d->weights, 0, status);
     zoe_arena_release(be, mark);
     return status;
 }
@@ -327,7 +327,7 @@ static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, z
     ZOE_TRY_DONE(feed_forward(d, b, grid, &rows, x));
 done:
     zoe_arena_release(be, mark);
-    zoe_weights_release(d->weights, layer + 1);
+    status = zoe_weights_release(d->weights, layer + 1, status);
     return status;
 }
 
@@ -385,7 +385,7 @@ int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, zoe_
     }
     ZOE_TRY_DONE(project_out(d, grid, &m, &x, v));
 done:
-    zoe_weights_release(d->weights, 0);
+    status = zoe_weights_release(d->weights, 0, status);
     zoe_arena_release(be, mark);
     return status;
 }

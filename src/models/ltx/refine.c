@@ -87,7 +87,7 @@ static int read_statistics(zoe_ltx_vae *vae, int64_t channels, float *statistics
     ZOE_TRY(zoe_weights_acquire(vae->weights, ZOE_LTX_VAE_SHARED_UNIT));
     int status = zoe_download(vae->be, statistics, &vae->mean);
     if (status == ZOE_OK) status = zoe_download(vae->be, statistics + channels, &vae->std);
-    zoe_weights_release(vae->weights, ZOE_LTX_VAE_SHARED_UNIT);
+    status = zoe_weights_release(vae->weights, ZOE_LTX_VAE_SHARED_UNIT, status);
     return status;
 }
 

@@ -201,7 +201,7 @@ int zoe_ltx_upsampler_run(zoe_ltx_upsampler *u, const float *latents, const int6
     size_t mark = zoe_arena_mark(u->be);
     ZOE_TRY(zoe_weights_acquire(u->weights, 0));
     int status = run(u, latents, size, out);
-    zoe_weights_release(u->weights, 0);
+    status = zoe_weights_release(u->weights, 0, status);
     zoe_arena_release(u->be, mark);
     return status;
 }

@@ -298,11 +298,10 @@ zoe_weights *zoe_ltx_vae_weights(zoe_ltx_vae *vae) {
 int zoe_ltx_vae_acquire(zoe_ltx_vae *vae, int unit) {
     ZOE_TRY(zoe_weights_acquire(vae->weights, ZOE_LTX_VAE_SHARED_UNIT));
     int status = zoe_weights_acquire(vae->weights, unit);
-    if (status < 0) zoe_weights_release(vae->weights, ZOE_LTX_VAE_SHARED_UNIT);
-    return status;
+    return status < 0 ? zoe_weights_release(vae->weights, ZOE_LTX_VAE_SHARED_UNIT, status) : ZOE_OK;
 }
 
-void zoe_ltx_vae_release(zoe_ltx_vae *vae, int unit) {
-    zoe_weights_release(vae->weights, unit);
-    zoe_weights_release(vae->weights, ZOE_LTX_VAE_SHARED_UNIT);
+int zoe_ltx_vae_release(zoe_ltx_vae *vae, int unit, int status) {
+    status = zoe_weights_release(vae->weights, unit, status);
+    return zoe_weights_release(vae->weights, ZOE_LTX_VAE_SHARED_UNIT, status);
 }

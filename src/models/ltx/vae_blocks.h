@@ -59,6 +59,6 @@ struct zoe_ltx_vae {
 
 /* One direction's unit together with what both share. */
 int zoe_ltx_vae_acquire(zoe_ltx_vae *vae, int unit);
-void zoe_ltx_vae_release(zoe_ltx_vae *vae, int unit);
+int zoe_ltx_vae_release(zoe_ltx_vae *vae, int unit, int status); /* as zoe_weights_release() */
 
 #endif

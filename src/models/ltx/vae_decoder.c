@@ -489,7 +489,7 @@ int zoe_ltx_vae_decode(zoe_ltx_vae *vae, const zoe_tensor *latents, zoe_generato
     int status = zoe_ltx_vae_acquire(vae, ZOE_LTX_VAE_DECODER_UNIT);
     if (status == ZOE_OK) {
         status = run_clip(&d, latents, tiling);
-        zoe_ltx_vae_release(vae, ZOE_LTX_VAE_DECODER_UNIT);
+        status = zoe_ltx_vae_release(vae, ZOE_LTX_VAE_DECODER_UNIT, status);
     }
     zoe_arena_release(be, mark);
     zoe_film_close(&d.film);

@@ -189,7 +189,7 @@ done:
     zoe_free(be->ctx, moments);
     zoe_free(be->ctx, noise);
     zoe_free(be->ctx, statistics);
-    zoe_ltx_vae_release(vae, ZOE_LTX_VAE_ENCODER_UNIT);
+    status = zoe_ltx_vae_release(vae, ZOE_LTX_VAE_ENCODER_UNIT, status);
     zoe_arena_release(be, mark);
     return status;
 }

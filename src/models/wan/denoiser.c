@@ -216,7 +216,7 @@ int zoe_wan_context_create(zoe_wan_denoiser *d, const float *text, int64_t count
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
     int status = embed_text(d, text, count, rows, &context->text);
     if (status == ZOE_OK && image) status = embed_image(d, image, image_rows, &context->image);
-    zoe_weights_release(d->weights, 0);
+    status = zoe_weights_release(d->weights, 0, status);
     zoe_arena_release(be, mark);
     return status;
 }
@@ -335,7 +335,7 @@ static int run_block(zoe_wan_denoiser *d, int layer, const zoe_wan_grid *grid, z
     ZOE_TRY_DONE(feed_forward(d, b, &rows, m, x));
 done:
     zoe_arena_release(be, mark);
-    zoe_weights_release(d->weights, layer + 1);
+    status = zoe_weights_release(d->weights, layer + 1, status);
     return status;
 }
 
@@ -403,7 +403,7 @@ int zoe_wan_denoiser_forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, zoe_
     }
     ZOE_TRY_DONE(project_out(d, grid, &m, &x, v));
 done:
-    zoe_weights_release(d->weights, 0);
+    status = zoe_weights_release(d->weights, 0, status);
     zoe_arena_release(be, mark);
     return status;
 }

@@ -188,7 +188,7 @@ int zoe_wan_vae_encode(zoe_wan_vae *vae, int64_t frames, zoe_wan_frame_source so
     int status = zoe_weights_acquire(vae->weights, ZOE_WAN_VAE_ENCODER_UNIT);
     if (status == ZOE_OK) {
         status = run_clip(&e, frames, source, user, host);
-        zoe_weights_release(vae->weights, ZOE_WAN_VAE_ENCODER_UNIT);
+        status = zoe_weights_release(vae->weights, ZOE_WAN_VAE_ENCODER_UNIT, status);
     }
     zoe_arena_release(be, mark);
     zoe_free(be->ctx, host);
