@@ -97,6 +97,17 @@ void zoe_host_free(zoe_backend *be, void *memory) {
     zoe_free(be->ctx, header);
 }
 
+zoe_work zoe_work_since(const zoe_work *now, const zoe_work *before) {
+    return (zoe_work){.linear_flops = now->linear_flops - before->linear_flops,
+                      .attention_flops = now->attention_flops - before->attention_flops,
+                      .conv_flops = now->conv_flops - before->conv_flops,
+                      .int8_flops = now->int8_flops - before->int8_flops,
+                      .fp8_flops = now->fp8_flops - before->fp8_flops,
+                      .sage_flops = now->sage_flops - before->sage_flops,
+                      .bytes = now->bytes - before->bytes,
+                      .seconds = now->seconds - before->seconds};
+}
+
 int zoe_upload(zoe_backend *be, const zoe_tensor *to, const void *host) {
     return be->ops->upload(be, to->data, host, (size_t)zoe_tensor_bytes(to));
 }

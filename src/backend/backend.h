@@ -192,7 +192,10 @@ typedef struct zoe_work {
     double int8_flops, fp8_flops; /* of the linear ones, those with weights in that form */
     double sage_flops;            /* of attention, through int8 and e4m3 */
     double bytes;                 /* read and written by the operations, each operand once */
+    double seconds;               /* that they take by the rates of a plan; 0 where they are computed */
 } zoe_work;
+
+zoe_work zoe_work_since(const zoe_work *now, const zoe_work *before);
 
 /* Stack memory for activations: one reservation a backend, taken and given back in order. */
 typedef struct zoe_arena {
@@ -232,6 +235,21 @@ uint32_t zoe_cpu_levels(void);
 
 /* Computes nothing and keeps the books: for activations of type `dtype`, on the processor or on a device. */
 int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_backend **out);
+
+/*
+ * What a machine reaches, in operations and bytes a second; 0: not known. Heads of attention are 128 or 64 channels wide.
+ */
+typedef struct zoe_rates {
+    double product, int8, fp8; /* products: in the backend's own type; with weights and rows of 8 bits */
+    double attention[2], sage[2];
+    double conv;
+    double bytes; /* read and written */
+    double copy;  /* from locked memory of the host to a device */
+    double least; /* seconds that every operation takes */
+} zoe_rates;
+
+/* From now on a plan counts work.seconds: an operation takes the longer of its products and its bytes. */
+void zoe_plan_backend_rates(zoe_backend *be, const zoe_rates *rates);
 
 /* The same for what `be` would compute: its type of activations, its kind of memory, its budgets. */
 int zoe_plan_backend_like(const zoe_backend *be, zoe_backend **out);

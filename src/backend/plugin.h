@@ -10,7 +10,7 @@
 #include "backend/backend.h"
 
 /* Goes up with every change of the structs that both sides share. */
-#define ZOE_PLUGIN_LAYOUT 4
+#define ZOE_PLUGIN_LAYOUT 5
 
 typedef struct zoe_plugin_settings {
     int device;        /* number of the device */

@@ -1,8 +1,33 @@
 /* zoe devices: what can be computed on. */
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli.h"
+
+/* What was not measured is left out. */
+static void print_measured(const json_t *measured) {
+    static const struct {
+        const char *key, *label, *note;
+    } rows[] = {{"sgemm_gflops", "products", "in float32, large"},
+                {"product_gflops", "products", "as in networks"},
+                {"int8_gflops", "", "with int8 weights"},
+                {"fp8_gflops", "", "with fp8 weights"},
+                {"attention_gflops", "attention", "heads of 128"},
+                {"attention_64_gflops", "", "heads of 64"},
+                {"sage_gflops", "", "sage, heads of 128"},
+                {"sage_64_gflops", "", "sage, heads of 64"},
+                {"conv_gflops", "convolution", "3x3x3"},
+                {"copy_gbytes", "copying", "read and written, by all threads"},
+                {"memory_gbytes", "memory", "read and written by an operation"},
+                {"host_copy_gbytes", "from host", "out of page-locked memory"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        json_t *value = json_object_get(measured, rows[i].key);
+        if (value)
+            printf("  %-11s %9.1f %s  %s\n", rows[i].label, json_number_value(value),
+                   strstr(rows[i].key, "gflops") ? "GFLOP/s" : "GB/s   ", rows[i].note);
+    }
+}
 
 static void print_device(const json_t *device) {
     char total[32], available[32];
@@ -19,11 +44,9 @@ static void print_device(const json_t *device) {
     printf("  memory     %s, %s available\n",
            cli_bytes(total, (double)json_integer_value(json_object_get(device, "memory_total"))),
            cli_bytes(available, (double)json_integer_value(json_object_get(device, "memory_available"))));
-    json_t *measured = json_object_get(device, "measured");
-    if (measured) {
-        printf("  products   %.1f GFLOP/s in float32\n", json_number_value(json_object_get(measured, "sgemm_gflops")));
-        printf("  copying    %.1f GB/s read and written\n", json_number_value(json_object_get(measured, "copy_gbytes")));
-    }
+    print_measured(json_object_get(device, "measured"));
+    const char *reason = json_string_value(json_object_get(device, "not_measured"));
+    if (reason) printf("  not measured: %s\n", reason);
 }
 
 static void print_report(const json_t *report) {
@@ -42,7 +65,7 @@ static int run(const cli_args *args) {
 }
 
 static const cli_option own[] = {
-    {{.name = "measure", .help = "Measure what the device reaches, which takes some seconds."}, CLI_FLAG, 0},
+    {{.name = "measure", .help = "Measure what each device reaches, which takes some seconds."}, CLI_FLAG, 0},
     {{.name = "json", .help = "Print the report as JSON."}, CLI_FLAG, 0},
 };
 
@@ -50,8 +73,10 @@ const cli_command cli_devices = {
     .name = "devices",
     .summary = "Show what can be computed on.",
     .computes = true,
-    .about = "Shows the processor and its memory, and with --measure the rates of float32 matrix products and of copying "
-             "memory, which are the ceilings of what kernels can reach.",
+    .about =
+        "Shows the processor, the CUDA devices and their memory, and with --measure what each reaches: products in the "
+        "type of its activations, int8 and fp8, attention, convolution, memory, and copies from the host. With --json "
+        "that is what `plan --rates` reads, here or on another machine.",
     .example = "zoe devices --measure",
     .own = own,
     .own_count = sizeof own / sizeof own[0],

@@ -8,9 +8,26 @@ static double number(const json_t *object, const char *key) {
     return json_number_value(json_object_get(object, key));
 }
 
+/* "compute" needs no mention. */
+static const char *bound_of(const json_t *row) {
+    const char *bound = json_string_value(json_object_get(row, "bound"));
+    return strcmp(bound, "copy") == 0 ? "  of copying weights" : strcmp(bound, "disk") == 0 ? "  of reading files" : "";
+}
+
+static void print_rates(const json_t *plan, bool device) {
+    const json_t *rates = json_object_get(plan, "rates");
+    const char *from = json_string_value(json_object_get(rates, "from"));
+    printf("Time at the rates %s", strcmp(from, "measured") == 0 ? "measured here"
+                                   : strcmp(from, "file") == 0   ? "in the file"
+                                                                 : "of an H100");
+    printf(" (products: %.0f GFLOP/s)", number(rates, "product_gflops"));
+    if (device) printf(" and of a disk that reads %.0f GB/s", number(rates, "disk_gbytes"));
+    printf(": about ");
+}
+
 static void print_time(double seconds) {
     if (seconds < 120)
-        printf("%10.1f s", seconds);
+        printf("%10.*f s", seconds < 10 ? 2 : 1, seconds);
     else if (seconds < 7200)
         printf("%8.1f min", seconds / 60);
     else
@@ -38,7 +55,7 @@ static void print_table(const json_t *plan) {
                 printf(" %*s", c == 2 ? 14 : c == 1 ? 13 : 12, cli_bytes(text, number(row, columns[c])));
         printf(" %11.3f", 1e-12 * number(row, "flops"));
         print_time(number(row, "seconds"));
-        putchar('\n');
+        printf("%s\n", bound_of(row));
     }
     putchar('\n');
     if (device) printf("Device memory at most %s.\n", cli_bytes(text, number(plan, "peak_device_bytes")));
@@ -50,12 +67,9 @@ static void print_table(const json_t *plan) {
                number(plan, "rows_at_a_time"));
     if (number(plan, "vae_parts") > 1)
         printf("To stay within the budget, the VAE decodes frames in %.0f parts.\n", number(plan, "vae_parts"));
-    if (device)
-        printf("Time at the rates of an H100 and of a disk that reads 3 GB/s: ");
-    else
-        printf("Time at the %.0f GFLOP/s that matrix products reach here: ", number(plan, "ceiling_gflops"));
+    print_rates(plan, device);
     print_time(number(plan, "seconds"));
-    printf(" at least.\n");
+    printf(".\n");
 }
 
 static int run(const cli_args *args) {
@@ -63,6 +77,7 @@ static int run(const cli_args *args) {
     char *text = NULL;
     int exit_status = cli_job_start(&job);
     job.settings.plan_only = 1;
+    job.settings.rates = cli_value(args, "rates");
     if (exit_status == CLI_DONE) {
         int status = cli_job_open(&job);
         if (status == ZOE_OK && !job.request.output && !job.request.dump)
@@ -76,6 +91,13 @@ static int run(const cli_args *args) {
 
 static const cli_option own[] = {
     CLI_JOB_OPTIONS,
+    {{.name = "rates",
+      .type = ZOE_OPTION_PATH,
+      .meta = "FILE",
+      .help = "What `zoe devices --measure --json` wrote, maybe on another machine, to tell times by; default: measured "
+              "here, or an H100's where no device is at hand."},
+     CLI_WORD,
+     0},
     {{.name = "json", .help = "Print the plan as JSON."}, CLI_FLAG, 0},
 };
 
@@ -86,7 +108,7 @@ const cli_command cli_plan = {
     .computes = true,
     .about =
         "Takes the options of `generate` and tells, for each phase, the weights, activations and peak of memory, the bytes "
-        "that stream, the operations and the time that they take at least. It runs the same code over a backend that "
+        "that stream, the operations and about the time that they take. It runs the same code over a backend that "
         "computes nothing, so it loads no weights, needs no device and ends at once. With --vram and --ram it says whether "
         "the "
         "budgets can be met, and what then stays where.",

@@ -5,6 +5,8 @@
 
 #include "backend/plugin.h"
 #include "pipeline/measure.h"
+#include "pipeline/model.h"
+#include "pipeline/rates.h"
 #include "pipeline/report.h"
 
 /* The first value of a key in a file of "key : value" lines, such as those of /proc; empty if it is not there. */
@@ -43,6 +45,16 @@ static json_t *kernel_levels(const zoe_context *ctx) {
     return levels;
 }
 
+/* Adds what the device reaches to `measured`. */
+static int add_rates(zoe_context *ctx, const char *device, json_t *measured) {
+    zoe_backend *be;
+    zoe_rates rates;
+    ZOE_TRY(zoe_backend_open(ctx, device, NULL, 0, NULL, &be));
+    int status = zoe_rates_measure(be, &rates);
+    zoe_backend_close(be);
+    return status < 0 ? status : zoe_rates_report(ctx, &rates, measured);
+}
+
 static int describe_cpu(zoe_context *ctx, int measure, json_t *cpu) {
     char model[256];
     read_proc("/proc/cpuinfo", "model name", model, sizeof model);
@@ -56,10 +68,12 @@ static int describe_cpu(zoe_context *ctx, int measure, json_t *cpu) {
     double gflops, gbytes;
     ZOE_TRY(zoe_measure_sgemm(ctx, 1536, 1536, 4096, &gflops));
     ZOE_TRY(zoe_measure_copy(ctx, &gbytes));
-    return zoe_report_set(ctx, cpu, "measured", json_pack("{s:f, s:f}", "sgemm_gflops", gflops, "copy_gbytes", gbytes));
+    json_t *measured = json_pack("{s:f, s:f}", "sgemm_gflops", gflops, "copy_gbytes", gbytes);
+    ZOE_TRY(zoe_report_set(ctx, cpu, "measured", measured));
+    return add_rates(ctx, "cpu", measured);
 }
 
-static int describe_cuda(zoe_context *ctx, const zoe_plugin_device *device, int number, json_t *out) {
+static int describe_cuda(zoe_context *ctx, const zoe_plugin_device *device, int number, int measure, json_t *out) {
     char text[32];
     snprintf(text, sizeof text, "cuda:%d", number);
     ZOE_TRY(zoe_report_set(ctx, out, "name", json_string(text)));
@@ -68,11 +82,20 @@ static int describe_cuda(zoe_context *ctx, const zoe_plugin_device *device, int 
     snprintf(text, sizeof text, "sm_%d", device->level);
     ZOE_TRY(zoe_report_set(ctx, out, "levels", json_pack("[s]", text)));
     ZOE_TRY(zoe_report_set(ctx, out, "memory_total", json_integer(device->memory_total)));
-    return zoe_report_set(ctx, out, "memory_available", json_integer(device->memory_free));
+    ZOE_TRY(zoe_report_set(ctx, out, "memory_available", json_integer(device->memory_free)));
+    if (!measure) return ZOE_OK;
+    json_t *measured = json_object();
+    snprintf(text, sizeof text, "cuda:%d", number);
+    ZOE_TRY(zoe_report_set(ctx, out, "measured", measured));
+    int status = add_rates(ctx, text, measured);
+    if (status == ZOE_ERR_CANCELLED || status == ZOE_OK) return status;
+    status = zoe_report_set(ctx, out, "not_measured", json_string(ctx->error)); /* too old, or full of others' data */
+    ctx->error[0] = 0;
+    return status;
 }
 
 /* Devices behind a plug-in are listed where it is installed and finds any. */
-static int append_cuda(zoe_context *ctx, json_t *devices) {
+static int append_cuda(zoe_context *ctx, int measure, json_t *devices) {
     const zoe_plugin *plugin;
     zoe_plugin_device device;
     int count = 0;
@@ -85,7 +108,7 @@ static int append_cuda(zoe_context *ctx, json_t *devices) {
     for (int i = 0; i < count; i++) {
         ZOE_TRY(plugin->describe(ctx, i, &device));
         json_t *row = json_object();
-        int status = describe_cuda(ctx, &device, i, row);
+        int status = describe_cuda(ctx, &device, i, measure, row);
         if (status < 0) {
             json_decref(row);
             return status;
@@ -102,7 +125,7 @@ int zoe_devices(zoe_context *ctx, int measure, char **json) {
         status = zoe_report_append(ctx, devices, cpu);
     else
         json_decref(cpu);
-    if (status == ZOE_OK) status = append_cuda(ctx, devices);
+    if (status == ZOE_OK) status = append_cuda(ctx, measure, devices);
     if (status == ZOE_OK)
         status = zoe_report_set(ctx, report, "devices", devices);
     else

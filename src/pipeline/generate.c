@@ -92,13 +92,7 @@ static void end_phase(generation *g) {
     g->result.read_seconds += use->weights.read_seconds;
     g->result.stalled_seconds += use->weights.stalled;
     use->steps = g->progress.steps;
-    use->work = (zoe_work){.linear_flops = now.work.linear_flops - g->before.work.linear_flops,
-                           .attention_flops = now.work.attention_flops - g->before.work.attention_flops,
-                           .conv_flops = now.work.conv_flops - g->before.work.conv_flops,
-                           .int8_flops = now.work.int8_flops - g->before.work.int8_flops,
-                           .fp8_flops = now.work.fp8_flops - g->before.work.fp8_flops,
-                           .sage_flops = now.work.sage_flops - g->before.work.sage_flops,
-                           .bytes = now.work.bytes - g->before.work.bytes};
+    use->work = zoe_work_since(&now.work, &g->before.work);
     zoe_arena_trim(be);
 }
 
@@ -180,6 +174,7 @@ static int allocate(generation *g) {
     if (g->run.dump) ZOE_TRY(ZOE_NEW_ARRAY(ctx, g->pixels, values));
     ZOE_TRY(zoe_backend_alloc(g->run.be, &g->latents, ZOE_F32, g->run.latent_rank, g->run.latent_shape));
     zoe_generator_seed(&g->run.generator, g->request.seed);
+    g->run.generator.silent = !g->run.be->ops->computes;
     return zoe_sampler_create(g->run.be, &g->run.schedule, &g->run.generator, g->request.steps, g->run.latent_rank,
                               g->run.latent_shape, &g->sampler);
 }

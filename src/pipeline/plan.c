@@ -5,22 +5,14 @@
 
 #include "backend/device.h"
 #include "media/media.h"
-#include "pipeline/measure.h"
+#include "pipeline/rates.h"
 #include "pipeline/report.h"
 
 /* Host memory left to the system and to other programs where no --ram is given; a quarter of what is little. */
 #define HOST_MARGIN ((int64_t)2 << 30)
 
-/* Rates that an H100 reaches within a network: products and attention, memory, copies; and that of a fast disk. */
-#define DEVICE_LINEAR    735e12
-#define DEVICE_INT8      1010e12
-#define DEVICE_FP8       1250e12
-#define DEVICE_ATTENTION 625e12
-#define DEVICE_SAGE      830e12
-#define DEVICE_CONV      400e12
-#define DEVICE_BYTES     3.0e12
-#define DEVICE_COPY      55e9
-#define DISK_READ        3e9
+/* Bytes a second of a fast disk. */
+#define DISK_READ 3e9
 
 int64_t zoe_plan_base(const zoe_backend *be) {
     int64_t now = zoe_resident_bytes();
@@ -52,7 +44,8 @@ static int count(zoe_model *twin, const zoe_request *request, const zoe_phase_bu
     quiet.output = quiet.dump = NULL;
     quiet.progress = NULL;
     quiet.frame = NULL;
-    *out = (zoe_plan){.device = !twin->be->ops->host_memory, .base = base};
+    *out =
+        (zoe_plan){.device = !twin->be->ops->host_memory, .base = base, .rates = out->rates, .rates_from = out->rates_from};
     if (budgets) out->parts = budgets[0].parts, out->rows = budgets[0].rows;
     ZOE_TRY(zoe_generate_counted(twin, &quiet, budgets, &out->shape, out->phases));
     forget(twin);
@@ -64,6 +57,7 @@ static int count(zoe_model *twin, const zoe_request *request, const zoe_phase_bu
 int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_budget *budgets, zoe_plan *out) {
     zoe_model *twin;
     int64_t base = zoe_plan_base(model->be);
+    *out = (zoe_plan){0};
     ZOE_TRY(open_twin(model, &twin));
     int status = count(twin, request, budgets, base, out);
     zoe_model_close(twin);
@@ -187,21 +181,36 @@ static double flops(const zoe_work *work) {
     return work->linear_flops + work->attention_flops + work->conv_flops;
 }
 
-double zoe_plan_seconds(const zoe_plan *plan, zoe_phase phase, double gflops) {
+zoe_plan_time zoe_plan_time_of(const zoe_plan *plan, zoe_phase phase) {
     const zoe_phase_use *use = &plan->phases[phase];
-    const zoe_work *w = &use->work;
-    if (!plan->device) return flops(w) / (1e9 * gflops);
-    double compute = (w->linear_flops - w->int8_flops - w->fp8_flops) / DEVICE_LINEAR + w->int8_flops / DEVICE_INT8 +
-                     w->fp8_flops / DEVICE_FP8 + (w->attention_flops - w->sage_flops) / DEVICE_ATTENTION +
-                     w->sage_flops / DEVICE_SAGE + w->conv_flops / DEVICE_CONV;
-    double memory = w->bytes / DEVICE_BYTES, copy = (double)use->weights.loaded / DEVICE_COPY;
-    double longest = (double)use->weights.read / DISK_READ;
-    if (memory > longest) longest = memory;
-    if (copy > longest) longest = copy;
-    return compute > longest ? compute : longest;
+    zoe_plan_time time = {.compute = use->work.seconds};
+    if (plan->device && plan->rates.copy > 0) time.copy = (double)use->weights.loaded / plan->rates.copy;
+    if (plan->device) time.disk = (double)use->weights.read / DISK_READ;
+    return time;
 }
 
-static int report_phase(zoe_context *ctx, const zoe_plan *plan, zoe_phase phase, double gflops, json_t *phases) {
+static double longest(const zoe_plan_time *t, const char **bound) {
+    double seconds = t->compute;
+    *bound = "compute";
+    if (t->copy > seconds) seconds = t->copy, *bound = "copy";
+    if (t->disk > seconds) seconds = t->disk, *bound = "disk";
+    return seconds;
+}
+
+static int report_time(zoe_context *ctx, const zoe_plan *plan, zoe_phase phase, json_t *row, double *total) {
+    zoe_plan_time time = zoe_plan_time_of(plan, phase);
+    const char *bound;
+    double seconds = longest(&time, &bound);
+    *total += seconds;
+    ZOE_TRY(zoe_report_set(ctx, row, "flops", json_real(flops(&plan->phases[phase].work))));
+    ZOE_TRY(zoe_report_set(ctx, row, "compute_seconds", json_real(time.compute)));
+    ZOE_TRY(zoe_report_set(ctx, row, "copy_seconds", json_real(time.copy)));
+    ZOE_TRY(zoe_report_set(ctx, row, "disk_seconds", json_real(time.disk)));
+    ZOE_TRY(zoe_report_set(ctx, row, "bound", json_string(bound)));
+    return zoe_report_set(ctx, row, "seconds", json_real(seconds));
+}
+
+static int report_phase(zoe_context *ctx, const zoe_plan *plan, zoe_phase phase, json_t *phases, double *seconds) {
     const zoe_phase_use *use = &plan->phases[phase];
     const zoe_weight_use *w = &use->weights;
     if (use->steps == 0) return ZOE_OK;
@@ -217,21 +226,18 @@ static int report_phase(zoe_context *ctx, const zoe_plan *plan, zoe_phase phase,
     ZOE_TRY(zoe_report_set(ctx, row, "activation_bytes", json_integer(use->activations)));
     ZOE_TRY(zoe_report_set(ctx, row, "peak_host_bytes", json_integer(zoe_plan_peak(plan, phase))));
     ZOE_TRY(zoe_report_set(ctx, row, "peak_device_bytes", json_integer(use->device)));
-    ZOE_TRY(zoe_report_set(ctx, row, "flops", json_real(flops(&use->work))));
-    return zoe_report_set(ctx, row, "seconds", json_real(zoe_plan_seconds(plan, phase, gflops)));
+    return report_time(ctx, plan, phase, row, seconds);
 }
 
 static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
     zoe_context *ctx = model->ctx;
-    double gflops = 1e-9 * DEVICE_LINEAR, seconds = 0;
+    double seconds = 0;
     int64_t peak = 0, device = 0;
-    json_t *phases = json_array();
+    json_t *phases = json_array(), *rates = json_object();
     ZOE_TRY(zoe_report_set(ctx, report, "phases", phases));
-    if (!plan->device) ZOE_TRY(zoe_measure_sgemm(ctx, 768, 1536, 1536, &gflops));
     for (int i = 0; i < ZOE_PHASE_COUNT; i++) {
         if (!plan->phases[i].steps) continue;
-        ZOE_TRY(report_phase(ctx, plan, (zoe_phase)i, gflops, phases));
-        seconds += zoe_plan_seconds(plan, (zoe_phase)i, gflops);
+        ZOE_TRY(report_phase(ctx, plan, (zoe_phase)i, phases, &seconds));
         if (zoe_plan_peak(plan, (zoe_phase)i) > peak) peak = zoe_plan_peak(plan, (zoe_phase)i);
         if (plan->phases[i].device > device) device = plan->phases[i].device;
     }
@@ -244,7 +250,10 @@ static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
     ZOE_TRY(zoe_report_set(ctx, report, "encoder_bytes", json_integer(plan->output)));
     ZOE_TRY(zoe_report_set(ctx, report, "peak_host_bytes", json_integer(peak)));
     ZOE_TRY(zoe_report_set(ctx, report, "peak_device_bytes", json_integer(device)));
-    ZOE_TRY(zoe_report_set(ctx, report, "ceiling_gflops", json_real(gflops)));
+    ZOE_TRY(zoe_report_set(ctx, report, "rates", rates));
+    ZOE_TRY(zoe_report_set(ctx, rates, "from", json_string(plan->rates_from)));
+    ZOE_TRY(zoe_rates_report(ctx, &plan->rates, rates));
+    if (plan->device) ZOE_TRY(zoe_report_set(ctx, rates, "disk_gbytes", json_real(1e-9 * DISK_READ)));
     return zoe_report_set(ctx, report, "seconds", json_real(seconds));
 }
 
@@ -257,11 +266,44 @@ static int plan_within(zoe_model *model, zoe_model *twin, const zoe_request *req
     return count(twin, request, budgets, plan->base, plan);
 }
 
+/* Measures on a device of its own; one that is not there, or busy, is no failure. */
+static int measure_device(zoe_model *model, zoe_rates *out) {
+    const zoe_model_settings *s = &model->settings;
+    zoe_backend *be;
+    *out = (zoe_rates){0};
+    int status = zoe_backend_open(model->ctx, s->device, s->dtype, 0, NULL, &be);
+    if (status == ZOE_OK) status = zoe_rates_measure(be, out);
+    zoe_backend_close(be);
+    if (status < 0) *out = (zoe_rates){0}, model->ctx->error[0] = 0;
+    return status == ZOE_ERR_CANCELLED ? status : ZOE_OK;
+}
+
+/* From the settings' file, else of what is here, else those of an H100. */
+static int choose_rates(zoe_model *model, zoe_plan *plan) {
+    char device[32];
+    const char *name;
+    if (model->settings.rates) {
+        ZOE_TRY(zoe_device_find(model->ctx, model->settings.device, &name));
+        snprintf(device, sizeof device, "%s%s", name, strcmp(name, "cuda") == 0 ? ":0" : "");
+        plan->rates_from = "file";
+        return zoe_rates_load(model->ctx, model->settings.rates, device, &plan->rates);
+    }
+    plan->rates_from = "measured";
+    if (model->be->ops->host_memory) return zoe_rates_measure(model->be, &plan->rates);
+    ZOE_TRY(measure_device(model, &plan->rates));
+    if (plan->rates.product > 0 && plan->rates.bytes > 0) return ZOE_OK;
+    plan->rates = zoe_rates_of_h100;
+    plan->rates_from = "built in";
+    return ZOE_OK;
+}
+
 int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json) {
     zoe_plan plan = {.base = zoe_plan_base(model->be)};
     zoe_model *twin;
     *json = NULL;
+    ZOE_TRY(choose_rates(model, &plan));
     ZOE_TRY(open_twin(model, &twin));
+    zoe_plan_backend_rates(twin->be, &plan.rates);
     int status = plan_within(model, twin, request, &plan);
     zoe_model_close(twin);
     ZOE_TRY(status);

@@ -29,6 +29,8 @@ typedef struct zoe_plan {
     bool device;      /* weights and activations are in a device's memory */
     int parts;        /* in which zoe_plan_fit() found that the VAE must decode, and the rows for a denoiser's layers */
     int64_t rows;
+    zoe_rates rates; /* at which seconds were counted */
+    const char *rates_from;
     int64_t base;   /* of the process as it stands, of its kernels, and of what a driver's libraries add */
     int64_t output; /* of the video encoder, an estimate */
 } zoe_plan;
@@ -67,7 +69,11 @@ int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, z
  */
 int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]);
 
-/* Seconds that a phase takes at least, at the rates of the device or at `gflops` of the processor. */
-double zoe_plan_seconds(const zoe_plan *plan, zoe_phase phase, double gflops);
+/* Seconds that a phase takes by its operations, by copies to the device and by reading files: the longest is its time. */
+typedef struct zoe_plan_time {
+    double compute, copy, disk;
+} zoe_plan_time;
+
+zoe_plan_time zoe_plan_time_of(const zoe_plan *plan, zoe_phase phase);
 
 #endif

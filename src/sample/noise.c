@@ -9,7 +9,7 @@ void zoe_generator_seed(zoe_generator *g, uint64_t seed) {
     g->state[0] = (uint32_t)seed;
     for (uint32_t i = 1; i < LENGTH; i++) g->state[i] = 1812433253u * (g->state[i - 1] ^ g->state[i - 1] >> 30) + i;
     g->next = LENGTH;
-    g->has_spare = 0;
+    g->has_spare = g->silent = 0;
 }
 
 static void refill(zoe_generator *g) {
@@ -63,6 +63,7 @@ static float normal_single(zoe_generator *g) {
 }
 
 void zoe_generator_normal(zoe_generator *g, float *out, int64_t count) {
+    if (g->silent) return;
     if (count < 16) {
         for (int64_t i = 0; i < count; i++) out[i] = normal_single(g);
         return;

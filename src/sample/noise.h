@@ -12,6 +12,7 @@ typedef struct zoe_generator {
     int next;
     int has_spare; /* a second normal number of the small-tensor path is left */
     double spare;
+    int silent; /* nothing is drawn, and numbers stay as they are: for plans */
 } zoe_generator;
 
 void zoe_generator_seed(zoe_generator *g, uint64_t seed);

@@ -24,6 +24,32 @@ run plan "${small[@]}" --device cuda --vram 2G
 grep -qE '^Device memory at most [0-9.]+ MiB' out || fail "the plan lacks the device: $(cat out)"
 expect 1 '--vram: 512.00 MiB is not enough; the smallest budget that works is [0-9.]+ MiB' \
     plan "${small[@]}" --device cuda --vram 512M
+
+# Times by the rates of another machine: half the rates, twice the time.
+rates() {
+    echo '{"devices": [{"name": "cpu"}, {"name": "cuda:0", "measured": {"product_gflops": '"$1"', "attention_gflops": '"$1"',
+        "conv_gflops": '"$1"', "memory_gbytes": '"$1"'}}]}' >rates.json
+    run plan "${small[@]}" --device cuda --vram 2G --rates rates.json --json
+    [ "$status" = 0 ] || fail "plan by rates: $(cat err)"
+    grep -q '"from": "file"' out || fail "plan by rates: $(cat out)"
+    seconds=$(sed -nE 's/.*"compute_seconds": ([0-9.e-]+).*/\1/p' out | sort -g | tail -1)
+}
+rates 2
+quick=$seconds
+rates 1
+awk -v a="$quick" -v b="$seconds" 'BEGIN { exit !(a > 0 && b > 1.99 * a && b < 2.01 * a) }' ||
+    fail "half the rates: $quick and $seconds seconds"
+expect 1 'rates.json: cpu was not measured' plan "${small[@]}" --device cpu --rates rates.json
+expect 1 'rates.json: has nothing about cuda:1, only about cpu, cuda:0' \
+    plan "${small[@]}" --device cuda:1 --vram 2G --rates rates.json
+expect 1 'absent.json' plan "${small[@]}" --rates absent.json
+echo '{"devices": [' >rates.json
+expect 1 'rates.json' plan "${small[@]}" --rates rates.json
+run devices --measure --json
+cp out rates.json
+run plan "${small[@]}" --device cpu --rates rates.json
+grep -q '^Time at the rates in the file' out || fail "plan by measured rates: $(cat out err)"
+
 expect 2 'expected cuda or cuda:N' plan "${small[@]}" --device cuda:x
 expect 2 '4n\+1' plan "${small[@]}" --frames 6
 expect 2 '--prompt TEXT' plan --model "$case_dir/model"

@@ -16,6 +16,8 @@ typedef struct plan {
     uintptr_t next;     /* address of the next allocation */
     zoe_pool pool;      /* of a device */
     size_t lift, fetch; /* locked memory that uploads and downloads in two halves pass through */
+    zoe_rates rates;
+    zoe_work seen; /* work of the operations that seconds were counted for */
 } plan;
 
 static plan *plan_of(zoe_backend *be) {
@@ -108,6 +110,21 @@ static void plan_trim(zoe_backend *be) {
     be->arena.backed = size;
 }
 
+/* ---- how long an operation takes ---- */
+
+/* Products at `rate` (0: at that of the backend's type) beside all bytes, each once; `more` are moved before or after. */
+static int spend(zoe_backend *be, double rate, double more) {
+    plan *self = plan_of(be);
+    const zoe_rates *r = &self->rates;
+    if (!r->bytes) return ZOE_OK;
+    zoe_work w = zoe_work_since(&be->work, &self->seen);
+    double computing = (w.linear_flops + w.attention_flops + w.conv_flops) / (rate > 0 ? rate : r->product);
+    double moving = w.bytes / r->bytes, most = computing > moving ? computing : moving;
+    be->work.seconds += (most > r->least ? most : r->least) + more / r->bytes;
+    self->seen = be->work;
+    return ZOE_OK;
+}
+
 /* ---- what a device's operations take of the arena while they run ---- */
 
 static int scratch(zoe_backend *be, int64_t bytes) {
@@ -133,23 +150,25 @@ static int plan_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, cons
     if (zoe_is_quantised(y)) bytes += rows * out * size;
     if (w->dtype == ZOE_I8 || w->dtype == ZOE_F8_E4M3) {
         if (!zoe_is_quantised(x)) bytes += zoe_quantised_bytes(w->dtype, rows, in, 0);
-        if (w->dtype == ZOE_I8) bytes += some * out * 4;
         apart = w->dtype == ZOE_F8_E4M3 && p->residual && (bends || (p->gate && p->row_group));
     } else if (zoe_is_quantised(w)) {
         bytes += out * in * size;
     }
     if (folds) apart = false, bytes += (out * in + out) * size;
-    return scratch(be, bytes + (apart ? rows * out * size : 0));
+    if (apart) bytes += rows * out * size;
+    double rate = w->dtype == ZOE_I8 ? plan_of(be)->rates.int8 : w->dtype == ZOE_F8_E4M3 ? plan_of(be)->rates.fp8 : 0;
+    ZOE_TRY(spend(be, rate, be->ops->scratch ? 2 * (double)bytes : 0));
+    return scratch(be, bytes + (w->dtype == ZOE_I8 ? some * out * 4 : 0)); /* writing sums is part of the rate */
 }
 
 static int plan_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p) {
-    (void)be, (void)y, (void)x, (void)p;
-    return ZOE_OK;
+    (void)y, (void)x, (void)p;
+    return spend(be, 0, 0);
 }
 
 static int plan_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_qk *p) {
-    (void)be, (void)y, (void)x, (void)p;
-    return ZOE_OK;
+    (void)y, (void)x, (void)p;
+    return spend(be, 0, 0);
 }
 
 /*
@@ -165,56 +184,58 @@ static int plan_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, c
     int64_t row = q->shape[0] * keys * (4 + (int64_t)zoe_dtype_size(v->dtype)), most = bounded / row / 64 * 64;
     if (most < 64) most = 64;
     if (most > q->shape[1]) most = q->shape[1];
-    if (fused && be->sage && zoe_sage_takes(k->shape[1], dim, dim, p->last_key_repeats))
-        return scratch(be, zoe_sage_lay_out(q->shape[0], q->shape[1], k->shape[1], dim, 2).bytes); /* 2: at most */
+    bool sage = fused && be->sage && zoe_sage_takes(k->shape[1], dim, dim, p->last_key_repeats);
+    const zoe_rates *rates = &plan_of(be)->rates;
+    ZOE_TRY(spend(be, (sage ? rates->sage : rates->attention)[dim <= 64], 0));
+    if (sage) return scratch(be, zoe_sage_lay_out(q->shape[0], q->shape[1], k->shape[1], dim, 2).bytes); /* 2: at most */
     return scratch(be, fused ? 0 : most * row);
 }
 
 static int plan_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p) {
-    (void)be, (void)y, (void)x, (void)w, (void)p;
-    return ZOE_OK;
+    (void)y, (void)x, (void)w, (void)p;
+    return spend(be, plan_of(be)->rates.conv, 0);
 }
 
 static int plan_group_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_group_norm *p) {
-    (void)be, (void)y, (void)x, (void)p;
-    return ZOE_OK;
+    (void)y, (void)x, (void)p;
+    return spend(be, 0, 0);
 }
 
 static int plan_embedding(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids) {
-    (void)be, (void)y, (void)table, (void)ids;
-    return ZOE_OK;
+    (void)y, (void)table, (void)ids;
+    return spend(be, 0, 0);
 }
 
 static int plan_copy(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
-    (void)be, (void)y, (void)x;
-    return ZOE_OK;
+    (void)y, (void)x;
+    return spend(be, 0, 0);
 }
 
 static int plan_zero(zoe_backend *be, zoe_tensor *y) {
-    (void)be, (void)y;
-    return ZOE_OK;
+    (void)y;
+    return spend(be, 0, 0);
 }
 
 static int plan_activate(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *times, zoe_act act) {
-    (void)be, (void)y, (void)x, (void)times, (void)act;
-    return ZOE_OK;
+    (void)y, (void)x, (void)times, (void)act;
+    return spend(be, 0, 0);
 }
 
 static int plan_scale_shift(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *scale,
                             const zoe_tensor *shift) {
-    (void)be, (void)y, (void)x, (void)scale, (void)shift;
-    return ZOE_OK;
+    (void)y, (void)x, (void)scale, (void)shift;
+    return spend(be, 0, 0);
 }
 
 static int plan_lincomb(zoe_backend *be, zoe_tensor *y, int count, const zoe_tensor *const *x, const float *coefficients) {
-    (void)be, (void)y, (void)count, (void)x, (void)coefficients;
-    return ZOE_OK;
+    (void)y, (void)count, (void)x, (void)coefficients;
+    return spend(be, 0, 0);
 }
 
 static int plan_finite(zoe_backend *be, const zoe_tensor *x, bool *out) {
-    (void)be, (void)x;
+    (void)x;
     *out = true;
-    return ZOE_OK;
+    return spend(be, 0, 0);
 }
 
 /* Of a device; on the processor memory needs no growth. */
@@ -277,6 +298,11 @@ int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_
     }
     *out = &self->base;
     return ZOE_OK;
+}
+
+void zoe_plan_backend_rates(zoe_backend *be, const zoe_rates *rates) {
+    plan_of(be)->rates = *rates;
+    plan_of(be)->seen = be->work;
 }
 
 int zoe_plan_backend_like(const zoe_backend *be, zoe_backend **out) {
