@@ -249,6 +249,69 @@ static void ltx_in_two_passes(void **state) {
     lose_in_turn("ltx_x_passes", true, 5);
 }
 
+/* ---- quantising ---- */
+
+typedef struct cutter {
+    atomic_long calls, blocks;
+    long cut; /* the files are cut off at this allocation */
+} cutter;
+
+static void *cutting_reallocate(void *user, void *ptr, size_t size) {
+    cutter *c = user;
+    if (size && atomic_fetch_add(&c->calls, 1) == c->cut) cut_all();
+    if (!ptr && size) atomic_fetch_add(&c->blocks, 1);
+    if (ptr && !size) atomic_fetch_sub(&c->blocks, 1);
+    if (size) return realloc(ptr, size);
+    free(ptr);
+    return NULL;
+}
+
+static int quantise(zoe_context *ctx, const fixture *f, const char *out) {
+    char *json;
+    int status = zoe_quantize(ctx, f->model, "int8", out, &json);
+    if (status == ZOE_OK) zoe_string_free(ctx, json);
+    return status;
+}
+
+static void quantised_while_it_is_cut_off(void **state) {
+    (void)state;
+    fixture f;
+    cutter c = {.cut = -1};
+    zoe_context *ctx;
+    zoe_context_settings settings;
+    char good[128], out[128];
+    int told = 0, asked = 0;
+    guard();
+    start(&f, "wan21_t2v", false);
+    snprintf(good, sizeof good, "%s/good", f.folder);
+    snprintf(out, sizeof out, "%s/out", f.folder);
+    zoe_context_settings_init(&settings);
+    settings.user = &c;
+    settings.reallocate = cutting_reallocate;
+    assert_int_equal(zoe_context_create(&settings, &ctx), ZOE_OK);
+    assert_ok(ctx, quantise(ctx, &f, good));
+    long calls = atomic_load(&c.calls);
+    for (long n = calls / 2; n < calls; n += calls / 50 + 1, asked++) { /* the model is open by then */
+        atomic_store(&c.calls, 0);
+        c.cut = n;
+        int status = quantise(ctx, &f, out);
+        c.cut = -1;
+        mend_all();
+        if (status == ZOE_OK) {
+            shell("diff -r '%s' '%s'", good, out);
+            shell("rm -r '%s'%s", out, "");
+        } else if (status != ZOE_ERR_IO || !strstr(zoe_context_error(ctx), "shorter than when it was opened")) {
+            fail_msg("call %ld of %ld: status %d: %s", n, calls, status, zoe_context_error(ctx));
+        }
+        told += status < 0;
+        assert_int_not_equal(access(out, F_OK), 0);
+        assert_int_equal(atomic_load(&c.blocks), 1);
+    }
+    if (told <= asked / 2) fail_msg("%d of %d losses were noticed", told, asked);
+    zoe_context_free(ctx);
+    stop(&f);
+}
+
 /* ---- checkpoints ---- */
 
 static void a_file_that_shrinks(void **state) {
@@ -360,8 +423,13 @@ static void signals_of_others(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(signals_of_others),    cmocka_unit_test(a_file_that_shrinks), cmocka_unit_test(wan_from_a_picture),
-        cmocka_unit_test(wan_with_two_experts), cmocka_unit_test(cogvideox),           cmocka_unit_test(ltx_in_two_passes),
+        cmocka_unit_test(signals_of_others),
+        cmocka_unit_test(a_file_that_shrinks),
+        cmocka_unit_test(wan_from_a_picture),
+        cmocka_unit_test(wan_with_two_experts),
+        cmocka_unit_test(cogvideox),
+        cmocka_unit_test(ltx_in_two_passes),
+        cmocka_unit_test(quantised_while_it_is_cut_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

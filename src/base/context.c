@@ -93,6 +93,10 @@ void zoe_cancel(zoe_context *ctx) {
     atomic_store(&ctx->cancelled, 1);
 }
 
+void zoe_cancel_ended(zoe_context *ctx) {
+    atomic_store(&ctx->cancelled, 0);
+}
+
 int zoe_check_cancelled(zoe_context *ctx) {
     return atomic_load(&ctx->cancelled) ? zoe_fail(ctx, ZOE_ERR_CANCELLED, "interrupted") : ZOE_OK;
 }

@@ -30,6 +30,8 @@ void zoe_log(zoe_context *ctx, zoe_log_level level, const char *format, ...) __a
 
 /* ZOE_ERR_CANCELLED with its text once zoe_cancel() was called, else ZOE_OK. */
 int zoe_check_cancelled(zoe_context *ctx);
+/* The public call in progress, which was to be cancelled if any was, is over. */
+void zoe_cancel_ended(zoe_context *ctx);
 
 /* Memory through the context's allocator. NULL on failure; zoe_alloc_try() also stores the error text. */
 void *zoe_alloc(zoe_context *ctx, size_t size);

@@ -105,6 +105,10 @@ int cli_failure(const zoe_context *context, int status);
  */
 int cli_report(const cli_args *args, zoe_context *context, int status, char *text, void (*print)(const json_t *report));
 
+/* From here on SIGINT and SIGTERM cancel the call in progress on this context, until it is another or NULL. */
+void cli_catch_signals(zoe_context *context);
+bool cli_interrupted(void); /* one of them came */
+
 /* Writes "1.5 GiB" into `text`, and returns it. */
 const char *cli_bytes(char text[32], double bytes);
 

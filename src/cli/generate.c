@@ -7,24 +7,6 @@
 
 #include "job.h"
 
-/* The context that a signal cancels. The only state outside a job: a handler has no argument of ours. */
-static zoe_context *volatile signal_context;
-static volatile sig_atomic_t signal_count;
-
-static void on_signal(int number) {
-    (void)number;
-    if (signal_count++ > 0) _exit(CLI_INTERRUPTED);
-    if (signal_context) zoe_cancel(signal_context);
-}
-
-static void catch_signals(zoe_context *context) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    signal_context = context;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a reader of -o - that goes away is a failed write, told as such */
-}
-
 /* Everything that can be known to be wrong before a model is opened. */
 static int check_output(cli_job *job) {
     const zoe_request *request = &job->request;
@@ -55,7 +37,7 @@ static int make_video(cli_job *job) {
     job->request.progress = on_progress;
     cli_progress_start(&job->progress, cli_value(job->args, "quiet") != NULL);
     /* An interruption while the model was opened is as good as one right now. */
-    status = signal_count ? ZOE_ERR_CANCELLED : zoe_generate(job->model, &job->request, &job->result);
+    status = cli_interrupted() ? ZOE_ERR_CANCELLED : zoe_generate(job->model, &job->request, &job->result);
     cli_progress_clear(&job->progress);
     return status;
 }
@@ -137,10 +119,11 @@ static int run(const cli_args *args) {
     int exit_status = cli_job_start(&job);
     if (exit_status == CLI_DONE) exit_status = check_output(&job);
     if (exit_status == CLI_DONE) {
-        catch_signals(job.context);
+        cli_catch_signals(job.context);
+        signal(SIGPIPE, SIG_IGN); /* a reader of -o - that goes away is a failed write, told as such */
         exit_status = report(&job, make_video(&job));
     }
-    signal_context = NULL;
+    cli_catch_signals(NULL);
     cli_job_end(&job);
     return exit_status;
 }

@@ -26,12 +26,15 @@ static int run(const cli_args *args) {
     zoe_context *context;
     const char *model = cli_value(args, "model"), *linear = cli_value(args, "linear"), *output = cli_value(args, "output");
     char *text = NULL;
-    if (!model || !linear || !output) {
+    if (!model || !linear || !output || !*output) {
         cli_complain("--model, --linear and --output are needed");
         return CLI_USAGE;
     }
     if (!cli_open_context(args, &context)) return CLI_USAGE;
+    cli_catch_signals(context);
     int status = zoe_quantize(context, model, linear, output, &text);
+    cli_catch_signals(NULL);
+    if (status == ZOE_ERR_CANCELLED) cli_complain("interrupted; nothing was written");
     int exit_status = cli_report(args, context, status, text, print_report);
     zoe_context_free(context);
     return exit_status;

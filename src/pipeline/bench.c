@@ -463,5 +463,6 @@ int zoe_bench(zoe_context *ctx, const zoe_bench_settings *settings, char **json)
     int status = run_part(&b);
     zoe_backend_close(b.be);
     zoe_free(ctx, b.seconds);
+    zoe_cancel_ended(ctx);
     return zoe_report_finish(ctx, status, b.report, json);
 }

@@ -446,11 +446,10 @@ int zoe_generate_counted(zoe_model *model, const zoe_request *request, const zoe
     zoe_arena_release(be, mark);
     g.result.peak_host_bytes = zoe_peak_resident_bytes();
     if (result) *result = g.result;
-    atomic_store(&model->ctx->cancelled, 0);
     return status;
 }
 
-int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *result) {
+static int generate(zoe_model *model, const zoe_request *request, zoe_result *result) {
     zoe_phase_use use[ZOE_PHASE_COUNT];
     zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
     zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
@@ -462,4 +461,10 @@ int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *resul
     if (!limits.host && !limits.device) return zoe_generate_counted(model, request, NULL, result, use);
     ZOE_TRY(zoe_plan_fit(model, request, &plan, budgets));
     return zoe_generate_counted(model, request, budgets, result, use);
+}
+
+int zoe_generate(zoe_model *model, const zoe_request *request, zoe_result *result) {
+    int status = generate(model, request, result);
+    zoe_cancel_ended(model->ctx);
+    return status;
 }

@@ -306,6 +306,7 @@ int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json) 
     zoe_plan_backend_rates(twin->be, &plan.rates);
     int status = plan_within(model, twin, request, &plan);
     zoe_model_close(twin);
+    zoe_cancel_ended(model->ctx);
     ZOE_TRY(status);
     json_t *report = json_object();
     return zoe_report_finish(model->ctx, report ? report_plan(model, &plan, report) : ZOE_ERR_NOMEM, report, json);

@@ -1,8 +1,13 @@
-/* zoe_quantize(): a model folder written anew with quantised linear weights, one matrix after the other. */
+/*
+ * zoe_quantize(): a model folder written anew with quantised linear weights, one matrix after the other. It is put together
+ * under another name beside the one asked for, which stays empty until all is there: however this ends, half a model is
+ * not taken for a whole one.
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +25,8 @@
 
 typedef struct job {
     zoe_context *ctx;
-    const char *dir, *out, *linear;
+    const char *dir, *target, *linear;
+    char *out; /* where it is put together */
     json_t *matrices, *parts;
     const zoe_checkpoint *written[16]; /* checkpoints that have been quantised */
     int written_count;
@@ -304,6 +310,21 @@ static int quantise_model(job *j, zoe_model *model) {
     return copy_folder(j, j->dir, j->out);
 }
 
+static int make_folder(job *j, const char *path) {
+    if (mkdir(path, 0777) == 0) return ZOE_OK;
+    return zoe_fail(j->ctx, ZOE_ERR_IO, "%s: cannot be made: %s", path, strerror(errno));
+}
+
+/* A copy inside of what is copied would have no end. */
+static int check_apart(job *j) {
+    char from[PATH_MAX], to[PATH_MAX];
+    if (!realpath(j->dir, from) || !realpath(j->target, to))
+        return zoe_fail(j->ctx, ZOE_ERR_IO, "%s: %s", j->target, strerror(errno));
+    size_t length = strlen(from);
+    if (strncmp(from, to, length) != 0 || to[length] != '/') return ZOE_OK;
+    return zoe_fail(j->ctx, ZOE_ERR_ARGUMENT, "%s lies inside the model %s: choose a folder outside", j->target, j->dir);
+}
+
 static int open_quantised(job *j, zoe_model **out) {
     zoe_model_settings settings;
     zoe_backend *be = NULL;
@@ -319,6 +340,15 @@ static int remove_one(const char *path, const struct stat *info, int type, struc
     return remove(path);
 }
 
+static int fill_target(job *j, zoe_model *model) {
+    ZOE_TRY(make_folder(j, j->out));
+    int status = quantise_model(j, model);
+    if (status == ZOE_OK && rename(j->out, j->target) != 0)
+        status = zoe_fail(j->ctx, ZOE_ERR_IO, "%s: cannot be renamed to %s: %s", j->out, j->target, strerror(errno));
+    if (status < 0) nftw(j->out, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return status;
+}
+
 static int quantise_folder(job *j, json_t *report) {
     zoe_linear_policy policy;
     zoe_model *model = NULL;
@@ -326,19 +356,18 @@ static int quantise_folder(job *j, json_t *report) {
     j->matrices = json_array(), j->parts = json_array();
     ZOE_TRY(zoe_report_set(j->ctx, report, "parts", j->parts));
     ZOE_TRY(zoe_report_set(j->ctx, report, "matrices", j->matrices));
-    ZOE_TRY(zoe_linear_policy_find(j->ctx, j->linear, &policy));
-    if (policy.denoiser.dtype == ZOE_DTYPE_COUNT)
+    if (zoe_linear_policy_find(j->ctx, j->linear, &policy) < 0 || policy.denoiser.dtype == ZOE_DTYPE_COUNT)
         return zoe_fail(j->ctx, ZOE_ERR_ARGUMENT, "linear: found \"%s\", expected one of int8|fp8|int4|nvfp4", j->linear);
     if (stat(j->dir, &info) == 0 && !S_ISDIR(info.st_mode))
         return zoe_fail(
             j->ctx, ZOE_ERR_UNSUPPORTED,
             "%s is a file; only models in the diffusers layout, with safetensors files, can be written quantised", j->dir);
     ZOE_TRY(open_quantised(j, &model));
-    int status =
-        mkdir(j->out, 0777) == 0 ? ZOE_OK : zoe_fail(j->ctx, ZOE_ERR_IO, "%s: cannot be made: %s", j->out, strerror(errno));
+    int status = make_folder(j, j->target);
     if (status == ZOE_OK) {
-        status = quantise_model(j, model);
-        if (status < 0) nftw(j->out, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        status = check_apart(j);
+        if (status == ZOE_OK) status = fill_target(j, model);
+        if (status < 0) rmdir(j->target);
     }
     zoe_model_close(model);
     return status;
@@ -354,10 +383,13 @@ static char *trimmed(zoe_context *ctx, const char *path) {
 int zoe_quantize(zoe_context *ctx, const char *dir, const char *linear, const char *out, char **json) {
     json_t *report = json_object();
     char *from = trimmed(ctx, dir), *to = trimmed(ctx, out);
-    job j = {.ctx = ctx, .dir = from, .out = to, .linear = linear};
+    job j = {.ctx = ctx, .dir = from, .target = to, .linear = linear};
     *json = NULL;
-    int status = from && to ? quantise_folder(&j, report) : zoe_out_of_memory(ctx, strlen(dir), "path");
+    if (to) j.out = zoe_format(ctx, "%s.part-%ld", to, (long)getpid());
+    int status = from && j.out ? quantise_folder(&j, report) : zoe_out_of_memory(ctx, strlen(dir), "path");
     zoe_free(ctx, from);
     zoe_free(ctx, to);
+    zoe_free(ctx, j.out);
+    zoe_cancel_ended(ctx);
     return zoe_report_finish(ctx, status, report, json);
 }
