@@ -73,7 +73,8 @@ static int portable(zoe_cuda *cuda, const zoe_cuda_flash *f) {
 static int sage(zoe_cuda *cuda, const zoe_cuda_flash *f) {
     zoe_tensor memory;
     size_t mark = zoe_arena_mark(&cuda->base);
-    ZOE_TRY(ZOE_NEW(&cuda->base, &memory, ZOE_I8, (int64_t)zoe_cuda_sage_bytes(f, cuda->level)));
+    zoe_sage_layout l = zoe_sage_lay_out(f->heads, f->queries, f->keys, f->dim, cuda->base.sage_value);
+    ZOE_TRY(ZOE_NEW(&cuda->base, &memory, ZOE_I8, l.bytes));
     int status = zoe_cuda_check(&cuda->base, zoe_cuda_launch_sage(f, memory.data, cuda->level, cuda->stream), "attention");
     zoe_arena_release(&cuda->base, mark);
     return status;

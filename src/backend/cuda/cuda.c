@@ -104,6 +104,7 @@ static int open_device(zoe_cuda *cuda, const zoe_plugin_settings *settings) {
         return zoe_fail(be->ctx, ZOE_ERR_UNSUPPORTED, "device %d: %s has compute capability %d.%d; 8.0 or more is needed",
                         cuda->device, properties.name, properties.major, properties.minor);
     if (settings->largest_level && settings->largest_level < cuda->level) cuda->level = settings->largest_level;
+    be->sage_value = cuda->level < 89 ? 2 : 1;
     cuda->processors = properties.multiProcessorCount;
     cuda->shared_bytes = (int)properties.sharedMemPerBlockOptin;
     ZOE_CUDA(be, cudaMemGetInfo(&available, &total));

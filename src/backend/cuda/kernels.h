@@ -144,9 +144,8 @@ cudaError_t zoe_cuda_launch_flash_hopper(const zoe_cuda_flash *p, cudaStream_t s
 bool zoe_cuda_flash_few_fits(const zoe_cuda_flash *p, int count, int shared_bytes);
 cudaError_t zoe_cuda_launch_flash_few(const zoe_cuda_flash *p, int count, int processors, cudaStream_t stream);
 
-/* The same, but for `last`, through int8 and e4m3, for many keys. `memory`: zoe_cuda_sage_bytes() of the device's memory.
- */
-size_t zoe_cuda_sage_bytes(const zoe_cuda_flash *p, int level);
+/* The same, but for `last`, through int8 and e4m3, for many keys; over the device's `memory` that zoe_sage_lay_out() asks
+ * for, with values of two bytes below level 89. */
 cudaError_t zoe_cuda_launch_sage(const zoe_cuda_flash *p, void *memory, int level, cudaStream_t stream);
 
 /* Convolution, channels last. */

@@ -222,10 +222,6 @@ template <int D> static cudaError_t quantise(const zoe_cuda_flash *p, bool half,
     return cudaGetLastError();
 }
 
-size_t zoe_cuda_sage_bytes(const zoe_cuda_flash *p, int level) {
-    return (size_t)zoe_sage_lay_out(p->heads, p->queries, p->keys, p->dim, level < 89 ? 2 : 1).bytes;
-}
-
 cudaError_t zoe_cuda_sage_quantise(const zoe_cuda_flash *p, bool half, sage_operands *out, void *memory,
                                    cudaStream_t stream) {
     scratch s = lay_out(p, half, (char *)memory);

@@ -187,7 +187,7 @@ static int plan_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, c
     bool sage = fused && be->sage && zoe_sage_takes(k->shape[1], dim, dim, p->last_key_repeats);
     const zoe_rates *rates = &plan_of(be)->rates;
     ZOE_TRY(spend(be, (sage ? rates->sage : rates->attention)[dim <= 64], 0));
-    if (sage) return scratch(be, zoe_sage_lay_out(q->shape[0], q->shape[1], k->shape[1], dim, 2).bytes); /* 2: at most */
+    if (sage) return scratch(be, zoe_sage_lay_out(q->shape[0], q->shape[1], k->shape[1], dim, be->sage_value).bytes);
     return scratch(be, fused ? 0 : most * row);
 }
 
@@ -290,6 +290,7 @@ int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_
     self->base = (zoe_backend){.ops = &self->ops,
                                .ctx = ctx,
                                .dtype = dtype,
+                               .sage_value = 1,
                                .arena = {.base = (char *)FIRST_ADDRESS, .size = ARENA_BYTES}};
     self->next = FIRST_ADDRESS + ARENA_BYTES;
     if (device) {
@@ -315,5 +316,6 @@ int zoe_plan_backend_like(const zoe_backend *be, zoe_backend **out) {
     plan_of(*out)->ops.quantised_rows = be->ops->quantised_rows;
     plan_of(*out)->ops.scratch = be->ops->scratch;
     (*out)->sage = be->sage;
+    (*out)->sage_value = be->sage_value;
     return ZOE_OK;
 }
