@@ -94,7 +94,8 @@ typedef struct zoe_cpu_kernels {
     float (*largest)(const float *x, int64_t n);
     uint16_t (*largest_half)(const uint16_t *x, int64_t n); /* of bf16 or f16 */
 
-    /* x / scale, which must not overflow, to the nearest code, ties to even, within their range; of a zero scale: zeros. */
+    /* x / scale, of no magnitude above the largest code but for rounding, to the nearest code, ties to even, within their
+     * range; of a zero scale: zeros. */
     void (*to_i8)(int8_t *y, const float *x, int64_t n, float scale);  /* -127 .. 127 */
     void (*to_f8)(uint8_t *y, const float *x, int64_t n, float scale); /* e4m3 */
 

@@ -33,27 +33,25 @@ INLINE divisor divisor_of(float scale) {
 }
 
 /*
- * x / scale within -limit .. limit, a NaN becoming `limit`. The quotient's remainder, added twice, leaves the quotient that
- * division gives (Markstein 1990: exact once the quotient before is one of the two nearest), in a third of its time; of
- * zeros alone the sign has to be kept.
+ * x / scale. The quotient's remainder, added twice, leaves the quotient that division gives (Markstein 1990: exact once the
+ * quotient before is one of the two nearest), in a third of its time.
  */
-INLINE vf limited_v(vf x, divisor d, float limit, bool keeps_sign) {
-    vf value;
-    if (d.inverts) {
-        value = x * d.inverse;
-        value = vf_fma(vf_fnma(value, d.scale, x), d.inverse, value);
-        value = vf_fma(vf_fnma(value, d.scale, x), d.inverse, value);
-        if (keeps_sign) value = vf_signed(vf_abs(value), x);
-    } else {
-        value = x / d.scale;
-    }
-    return vf_max(vf_set(-limit), vf_min(value, vf_set(limit)));
+INLINE vf quotient_v(vf x, divisor d) {
+    vf value = x * d.inverse;
+    value = vf_fma(vf_fnma(value, d.scale, x), d.inverse, value);
+    return vf_fma(vf_fnma(value, d.scale, x), d.inverse, value);
+}
+
+/* x / scale where no magnitude is above limit * scale but for rounding; else within -limit .. limit, a NaN as `limit`. */
+INLINE vf limited_v(vf x, divisor d, float limit) {
+    if (d.inverts) return quotient_v(x, d);
+    return vf_max(vf_set(-limit), vf_min(x / d.scale, vf_set(limit)));
 }
 
 /* To the nearest number with so many bits after the leading one, in steps no finer than those from `least` on. */
 INLINE vf rounded_v(vf x, int bits, float least) {
-    vf power = vf_max(vf_power(x), vf_set(least)), steps = vf_set((float)(1 << bits));
-    return vf_round(x * (vf_power_inverse(power) * steps)) * (power * (vf_set(1) / steps));
+    vf large = vf_max(vf_power(x), vf_set(least)) * vf_set((float)(1 << (23 - bits)));
+    return vf_signed((vf_abs(x) + large) - large, x);
 }
 
 static void zero_row(float *y, int64_t n) {
@@ -65,7 +63,7 @@ static void round_i8_row(float *y, const float *x, int64_t n, float scale) {
     if (scale == 0)
         zero_row(y, n);
     else
-        FOR_ROW(n, vf_put(y + i, vf_round(limited_v(vf_get(x + i, left), d, 127, false)), left));
+        FOR_ROW(n, vf_put(y + i, vf_round(limited_v(vf_get(x + i, left), d, 127)), left));
 }
 
 static void round_f8_row(float *y, const float *x, int64_t n, float scale) {
@@ -73,7 +71,7 @@ static void round_f8_row(float *y, const float *x, int64_t n, float scale) {
     if (scale == 0)
         zero_row(y, n);
     else
-        FOR_ROW(n, vf_put(y + i, rounded_v(limited_v(vf_get(x + i, left), d, 448, false), 3, 0x1p-6f), left));
+        FOR_ROW(n, vf_put(y + i, rounded_v(limited_v(vf_get(x + i, left), d, 448), 3, 0x1p-6f), left));
 }
 
 static void to_i8_row(int8_t *y, const float *x, int64_t n, float scale) {
@@ -82,7 +80,12 @@ static void to_i8_row(int8_t *y, const float *x, int64_t n, float scale) {
     if (scale == 0)
         memset(y, 0, (size_t)n);
     else
-        FOR_ROW(n, vf_put_bytes(to + i, vf_integers(limited_v(vf_get(x + i, left), d, 127, false)), left));
+        FOR_ROW(n, vf_put_bytes(to + i, vf_integers(limited_v(vf_get(x + i, left), d, 127)), left));
+}
+
+INLINE vf_codes e4m3_v(vf x, divisor d) {
+    vf value = limited_v(x, d, 448);
+    return vf_small_floats(vf_abs(value), d.inverts ? x : value, 3, -6, 0x80);
 }
 
 static void to_f8_row(uint8_t *y, const float *x, int64_t n, float scale) {
@@ -90,7 +93,7 @@ static void to_f8_row(uint8_t *y, const float *x, int64_t n, float scale) {
     if (scale == 0)
         memset(y, 0, (size_t)n);
     else
-        FOR_ROW(n, vf_put_bytes(y + i, vf_small_floats(limited_v(vf_get(x + i, left), d, 448, true), 3, -6, 0x80), left));
+        FOR_ROW(n, vf_put_bytes(y + i, e4m3_v(vf_get(x + i, left), d), left));
 }
 
 /* ---- groups, under a scale each, of a piece of a row ---- */
@@ -105,39 +108,55 @@ static void largest_of_groups(float *most, const float *x, int64_t n, int64_t gr
     }
 }
 
+/* Scales as divisors; those that f16 or e4m3 rounded down may leave numbers a little above the limit. */
+INLINE divisor divisor_within(const float *scales, const float *inverses, int64_t g) {
+    return (divisor){vf_set(scales[g]), vf_set(inverses[g]), scales[g] >= 0x1p-100f && scales[g] <= 0x1p100f};
+}
+
+static void invert(float *inverses, const float *scales, int64_t n) {
+    FOR_ROW(n, vf_put(inverses + i, vf_set(1) / vf_get(scales + i, left), left));
+}
+
 static void to_i4_groups(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64_t group) {
-    float factors[GROUPS];
+    float factors[GROUPS] = {0}, inverses[GROUPS];
     int64_t count = n / group;
+    vf most = vf_set(7), least = vf_set(-7);
     largest_of_groups(factors, x, n, group);
-    for (int64_t g = 0; g < count; g++) factors[g] /= 7;
+    FOR_ROW(count, vf_put(factors + i, vf_get(factors + i, left) / most, left));
     store_f16_row(scales, factors, count);
     load_f16_row(factors, scales, count);
-    for (int64_t at = 0; at < n; at += group, y += group / 2) {
-        divisor d = divisor_of(factors[at / group]);
-        if (factors[at / group] == 0)
+    invert(inverses, factors, count);
+    for (int64_t g = 0; g < count; g++, x += group, y += group / 2) {
+        divisor d = divisor_within(factors, inverses, g);
+        if (factors[g] == 0)
             memset(y, 0, (size_t)group / 2);
         else
             for (int64_t i = 0; i < group; i += LANES)
-                vf_put_nibbles(y + i / 2, vf_integers(limited_v(vf_get(x + at + i, LANES), d, 7, false)));
+                vf_put_nibbles(y + i / 2, vf_integers(vf_max(least, vf_min(limited_v(vf_get(x + i, LANES), d, 7), most))));
     }
+}
+
+INLINE vf_codes e2m1_v(vf x, divisor d) {
+    vf value = limited_v(x, d, 6);
+    return vf_small_floats(vf_min(vf_abs(value), vf_set(6)), d.inverts ? x : value, 1, 0, 8);
 }
 
 static void load_f8_row(float *y, const void *x, int64_t n);
 
 static void to_f4_groups(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global) {
-    float factors[GROUPS] = {0};
-    const int64_t group = 16;
+    float factors[GROUPS] = {0}, inverses[GROUPS];
+    const int64_t group = 16, count = n / group;
     largest_of_groups(factors, x, n, group);
-    to_f8_row(scales, factors, n / group, 6 * global);
-    load_f8_row(factors, scales, n / group);
-    for (int64_t at = 0; at < n; at += group, y += group / 2) {
-        float scale = factors[at / group] * global;
-        divisor d = divisor_of(scale);
-        if (scale == 0)
+    to_f8_row(scales, factors, count, 6 * global);
+    load_f8_row(factors, scales, count);
+    scale_row(factors, factors, count, global);
+    invert(inverses, factors, count);
+    for (int64_t g = 0; g < count; g++, x += group, y += group / 2) {
+        divisor d = divisor_within(factors, inverses, g);
+        if (factors[g] == 0)
             memset(y, 0, (size_t)group / 2);
         else
-            for (int64_t i = 0; i < group; i += LANES)
-                vf_put_nibbles(y + i / 2, vf_small_floats(limited_v(vf_get(x + at + i, LANES), d, 6, true), 1, 0, 8));
+            for (int64_t i = 0; i < group; i += LANES) vf_put_nibbles(y + i / 2, e2m1_v(vf_get(x + i, LANES), d));
     }
 }
 

@@ -66,11 +66,6 @@ static inline vf vf_power(vf x) {
     return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7f800000)));
 }
 
-/* One by such a power. */
-static inline vf vf_power_inverse(vf x) {
-    return _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_set1_epi32(0x7f000000), _mm256_castps_si256(x)));
-}
-
 /* A magnitude with the sign of another number. */
 static inline vf vf_signed(vf x, vf sign) {
     return _mm256_or_ps(x, _mm256_and_ps(sign, vf_set(-0.0f)));
@@ -164,22 +159,22 @@ static inline vf_codes vf_integers(vf x) {
 }
 
 /*
- * The nearest numbers with `bits` bits behind the leading one, ties to even, and no steps finer than those from
- * 2^smallest on, where the exponent's codes begin with 1; the sign stands in the bit `sign`.
+ * The codes of the nearest small floats, `bits` bits behind the leading one and no steps finer than those from 2^smallest
+ * on, to magnitudes; the sign comes from other numbers and stands in the bit `sign`. Adding a power of two whose last bit
+ * is a step leaves the rounded count of steps in the low bits; above stand bits of no meaning.
  */
-static inline vf_codes vf_small_floats(vf x, int bits, int smallest, int sign) {
-    __m256i all = _mm256_castps_si256(vf_abs(x)), one = _mm256_set1_epi32(1);
-    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(all, 23 - bits), one);
-    __m256i half = _mm256_set1_epi32((1 << (22 - bits)) - 1 - ((126 + smallest) << 23));
-    __m256i normal = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(all, odd), half), 23 - bits);
-    __m256i below = _mm256_cvtps_epi32(vf_abs(x) * vf_set((float)(1 << (bits - smallest))));
-    __m256i small = _mm256_cmpgt_epi32(_mm256_set1_epi32((127 + smallest) << 23), all);
-    __m256i negative = _mm256_srai_epi32(_mm256_castps_si256(x), 31);
-    __m256i code = _mm256_blendv_epi8(normal, below, small);
-    return _mm256_or_si256(code, _mm256_and_si256(negative, _mm256_set1_epi32(sign)));
+static inline vf_codes vf_small_floats(vf magnitude, vf signs, int bits, int smallest, int sign) {
+    vf least = _mm256_castsi256_ps(_mm256_set1_epi32((127 + smallest) << 23));
+    __m256i power = _mm256_castps_si256(vf_max(vf_power(magnitude), least));
+    vf large = _mm256_castsi256_ps(_mm256_add_epi32(power, _mm256_set1_epi32((23 - bits) << 23)));
+    __m256i steps = _mm256_castps_si256(magnitude + large), before = _mm256_srli_epi32(power, 23 - bits);
+    __m256i negative = _mm256_srai_epi32(_mm256_castps_si256(signs), 31);
+    __m256i first = _mm256_set1_epi32((127 + smallest) << bits);
+    __m256i less = _mm256_sub_epi32(first, _mm256_and_si256(negative, _mm256_set1_epi32(sign)));
+    return _mm256_sub_epi32(_mm256_add_epi32(steps, before), less);
 }
 
-/* A byte each. */
+/* The low byte of each. */
 static inline void vf_put_bytes(uint8_t *p, vf_codes x, int64_t left) {
     __m256i low = _mm256_and_si256(x, _mm256_set1_epi32(255));
     __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
@@ -188,7 +183,7 @@ static inline void vf_put_bytes(uint8_t *p, vf_codes x, int64_t left) {
     memcpy(p, &all, left >= LANES ? LANES : (size_t)left);
 }
 
-/* Half a byte each, the even lane's in the low half. */
+/* The low half byte of each, the even lane's first. */
 static inline void vf_put_nibbles(uint8_t *p, vf_codes x) {
     __m256i low = _mm256_and_si256(x, _mm256_set1_epi32(15));
     __m256i both = _mm256_or_si256(low, _mm256_srli_epi64(low, 28));

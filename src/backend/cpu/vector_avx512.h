@@ -66,11 +66,6 @@ static inline vf vf_power(vf x) {
     return _mm512_and_ps(x, _mm512_castsi512_ps(_mm512_set1_epi32(0x7f800000)));
 }
 
-/* One by such a power. */
-static inline vf vf_power_inverse(vf x) {
-    return _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_set1_epi32(0x7f000000), _mm512_castps_si512(x)));
-}
-
 /* A magnitude with the sign of another number. */
 static inline vf vf_signed(vf x, vf sign) {
     return _mm512_or_ps(x, _mm512_and_ps(sign, vf_set(-0.0f)));
@@ -159,22 +154,22 @@ static inline vf_codes vf_integers(vf x) {
 }
 
 /*
- * The nearest numbers with `bits` bits behind the leading one, ties to even, and no steps finer than those from
- * 2^smallest on, where the exponent's codes begin with 1; the sign stands in the bit `sign`.
+ * The codes of the nearest small floats, `bits` bits behind the leading one and no steps finer than those from 2^smallest
+ * on, to magnitudes; the sign comes from other numbers and stands in the bit `sign`. Adding a power of two whose last bit
+ * is a step leaves the rounded count of steps in the low bits; above stand bits of no meaning.
  */
-static inline vf_codes vf_small_floats(vf x, int bits, int smallest, int sign) {
-    __m512i all = _mm512_castps_si512(vf_abs(x)), one = _mm512_set1_epi32(1);
-    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(all, (unsigned)(23 - bits)), one);
-    __m512i half = _mm512_set1_epi32((1 << (22 - bits)) - 1 - ((126 + smallest) << 23));
-    __m512i normal = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(all, odd), half), (unsigned)(23 - bits));
-    __m512i below = _mm512_cvtps_epi32(vf_abs(x) * vf_set((float)(1 << (bits - smallest))));
-    __mmask16 small = _mm512_cmplt_epi32_mask(all, _mm512_set1_epi32((127 + smallest) << 23));
-    __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(x));
-    __m512i code = _mm512_mask_blend_epi32(small, normal, below);
-    return _mm512_mask_or_epi32(code, negative, code, _mm512_set1_epi32(sign));
+static inline vf_codes vf_small_floats(vf magnitude, vf signs, int bits, int smallest, int sign) {
+    vf least = _mm512_castsi512_ps(_mm512_set1_epi32((127 + smallest) << 23));
+    __m512i power = _mm512_castps_si512(vf_max(vf_power(magnitude), least));
+    vf large = _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32((23 - bits) << 23)));
+    __m512i steps = _mm512_castps_si512(magnitude + large), before = _mm512_srli_epi32(power, (unsigned)(23 - bits));
+    __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(signs));
+    int first = (127 + smallest) << bits;
+    __m512i less = _mm512_mask_blend_epi32(negative, _mm512_set1_epi32(first), _mm512_set1_epi32(first - sign));
+    return _mm512_sub_epi32(_mm512_add_epi32(steps, before), less);
 }
 
-/* A byte each. */
+/* The low byte of each. */
 static inline void vf_put_bytes(uint8_t *p, vf_codes x, int64_t left) {
     if (left >= LANES)
         _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(x));
@@ -182,7 +177,7 @@ static inline void vf_put_bytes(uint8_t *p, vf_codes x, int64_t left) {
         _mm512_mask_cvtepi32_storeu_epi8(p, vf_mask(left), x);
 }
 
-/* Half a byte each, the even lane's in the low half. */
+/* The low half byte of each, the even lane's first. */
 static inline void vf_put_nibbles(uint8_t *p, vf_codes x) {
     __m512i low = _mm512_and_si512(x, _mm512_set1_epi32(15));
     _mm_storel_epi64((__m128i *)(void *)p, _mm512_cvtepi64_epi8(_mm512_or_si512(low, _mm512_srli_epi64(low, 28))));
