@@ -230,7 +230,9 @@ typedef struct zoe_result {
      */
     int64_t loaded_bytes, read_bytes;
     double read_seconds, stalled_seconds;
-    int64_t loaded_bytes_per_step; /* of denoising, the first step apart: what streams */
+    /* The same for a step of denoising, the first step apart: what streams. */
+    int64_t loaded_bytes_per_step, read_bytes_per_step;
+    double stalled_seconds_per_step;
 } zoe_result;
 
 /*

@@ -61,9 +61,10 @@ static json_t *request_record(cli_job *job) {
 /* How the weights moved. */
 static json_t *weights_record(const zoe_result *r) {
     double rate = r->read_seconds > 0 ? 1e-9 * (double)r->read_bytes / r->read_seconds : 0;
-    return json_pack("{s:I, s:I, s:I, s:f, s:f}", "loaded_bytes", (json_int_t)r->loaded_bytes, "loaded_bytes_per_step",
-                     (json_int_t)r->loaded_bytes_per_step, "read_bytes", (json_int_t)r->read_bytes,
-                     "read_gbytes_per_second", rate, "stalled_seconds", r->stalled_seconds);
+    return json_pack("{s:I, s:I, s:f, s:f, s:I, s:I, s:f}", "loaded_bytes", (json_int_t)r->loaded_bytes, "read_bytes",
+                     (json_int_t)r->read_bytes, "read_gbytes_per_second", rate, "stalled_seconds", r->stalled_seconds,
+                     "loaded_bytes_per_step", (json_int_t)r->loaded_bytes_per_step, "read_bytes_per_step",
+                     (json_int_t)r->read_bytes_per_step, "stalled_seconds_per_step", r->stalled_seconds_per_step);
 }
 
 static int print_record(cli_job *job, int status) {

@@ -305,7 +305,8 @@ static int run_image(generation *g) {
 static int denoise_steps(generation *g, int steps, const char *name) {
     const zoe_family *family = g->model->family;
     zoe_backend *be = g->run.be;
-    int64_t first = 0;
+    zoe_weight_use first = {0};
+    zoe_result *result = &g->result;
     zoe_tensor v;
     ZOE_TRY(family->denoise_begin(g->model->impl, &g->run));
     ZOE_TRY(zoe_new_tensor(be, &v, ZOE_F32, g->run.latent_rank, g->run.latent_shape));
@@ -316,8 +317,11 @@ static int denoise_steps(generation *g, int steps, const char *name) {
         ZOE_TRY(check_finite(g, step));
         ZOE_TRY(dump_row(g, name, &g->latents));
         end_step(g);
-        if (step == 0) first = be->weights.loaded;
-        if (step > 0) g->result.loaded_bytes_per_step = (be->weights.loaded - first) / step;
+        if (step == 0) first = be->weights;
+        if (step == 0) continue;
+        result->loaded_bytes_per_step = (be->weights.loaded - first.loaded) / step;
+        result->read_bytes_per_step = (be->weights.read - first.read) / step;
+        result->stalled_seconds_per_step = (be->weights.stalled - first.stalled) / step;
     }
     return family->denoise_end(g->model->impl, &g->run, &g->latents);
 }
