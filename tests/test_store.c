@@ -294,18 +294,15 @@ static void allocations_that_fail(void **state) {
     test_context_free(&memory, f.g.ctx);
 }
 
-static ssize_t broken_read(int fd, void *to, size_t bytes, off_t at) {
-    if (at > 1000000) {
-        errno = EIO;
-        return -1;
-    }
-    return pread(fd, to, bytes, at);
+static ssize_t broken(off_t at, ssize_t got) {
+    return at > 1000000 ? -EIO : got;
 }
 
 /* Late, and little at a time. */
-static ssize_t slow_read(int fd, void *to, size_t bytes, off_t at) {
+static ssize_t slow(off_t at, ssize_t got) {
+    (void)at;
     usleep(500);
-    return pread(fd, to, bytes < 100000 ? bytes : 100000, at);
+    return got < 100000 ? got : 100000;
 }
 
 static void disks_that_fail_or_are_slow(void **state) {
@@ -317,13 +314,14 @@ static void disks_that_fail_or_are_slow(void **state) {
     f.request.steps = 1;
     f.expected = run(&f, NULL, use, &f.count);
     zoe_checkpoint *ckpt = ((wan_model *)f.twin->impl)->denoiser_ckpts[0];
-    for (int host = 0; host < 2; host++) { /* with slabs and without */
-        spread(budgets, 1, host);
-        ckpt->read = broken_read;
+    for (int i = 0; i < 4; i++) { /* with slabs and without, by rings and without */
+        spread(budgets, 1, i % 2);
+        ckpt->ringless = i / 2;
+        ckpt->fault = broken;
         assert_fails(f.g.ctx, zoe_generate_counted(f.twin, &f.request, budgets, NULL, use), ZOE_ERR_IO,
                      "Input/output error");
         nothing_is_left(&f);
-        ckpt->read = slow_read;
+        ckpt->fault = slow;
         expect_same(&f, budgets, use);
         assert_true(use[ZOE_PHASE_DENOISE].weights.read_seconds > 0);
     }

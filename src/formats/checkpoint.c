@@ -4,10 +4,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "formats/checkpoint_parts.h"
@@ -75,7 +77,9 @@ int zoe_checkpoint_map(zoe_checkpoint *ckpt, const char *path) {
         close(fd);
         return status;
     }
+    struct statfs system;
     file->fd = fd;
+    file->in_memory = fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
     ckpt->file_count++; /* from here on zoe_checkpoint_close() unmaps it */
     file->path = zoe_strdup(ctx, path);
     return file->path ? ZOE_OK : zoe_out_of_memory(ctx, strlen(path) + 1, "path");
@@ -284,7 +288,6 @@ int zoe_checkpoint_open(zoe_context *ctx, const char *path, zoe_checkpoint **out
     zoe_checkpoint *ckpt;
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, ckpt, 1));
     ckpt->ctx = ctx;
-    ckpt->read = pread;
     int status = S_ISDIR(info.st_mode)           ? open_folder(ckpt, path)
                  : ends_with(path, INDEX_ENDING) ? open_index(ckpt, path)
                                                  : open_single(ckpt, path);
@@ -368,19 +371,7 @@ bool zoe_checkpoint_metadata_at(const zoe_checkpoint *ckpt, size_t index, const 
     return false;
 }
 
-/* ---- reading and paging ---- */
-
-bool zoe_checkpoint_read(const zoe_checkpoint *ckpt, const zoe_entry *entry, size_t at, void *to, size_t bytes) {
-    int fd = ckpt->files[entry->file].fd;
-    for (size_t done = 0; done < bytes;) {
-        ssize_t got = ckpt->read(fd, (char *)to + done, bytes - done, (off_t)(entry->offset + at + done));
-        if (got < 0 && errno == EINTR) continue;
-        if (got == 0) errno = 0;
-        if (got <= 0) return false;
-        done += (size_t)got;
-    }
-    return true;
-}
+/* ---- paging ---- */
 
 /* Whether pages were lost since the file was mapped last. */
 static bool renew(const zoe_mapped_file *file) {

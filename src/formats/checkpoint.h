@@ -47,12 +47,6 @@ void zoe_checkpoint_prefetch(const zoe_checkpoint *ckpt, const zoe_entry *entry)
 void zoe_checkpoint_drop(const zoe_checkpoint *ckpt, const zoe_entry *entry);
 
 /*
- * Reads part of an entry past the mapping, on any thread and without leaving text. false: errno tells why, 0 when the
- * file ends before.
- */
-bool zoe_checkpoint_read(const zoe_checkpoint *ckpt, const zoe_entry *entry, size_t at, void *to, size_t bytes);
-
-/*
  * An error if a file is shorter than when it was opened, or if pages of it could not be had when they were touched: what
  * was read from the mappings since the last call is then zeros in part. To be called before they are used, because without
  * zoe_guard_mappings() touching what is gone ends the process, and after, before anybody relies on what was read. What was

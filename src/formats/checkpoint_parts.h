@@ -13,6 +13,7 @@ typedef struct zoe_mapped_file {
     size_t size;
     int fd;           /* stays open, for readers that bypass the mapping */
     int guard;        /* of the mapping, as in formats/guard.h */
+    bool in_memory;   /* on no disk: all of it is there at once */
     json_t *metadata; /* its "__metadata__" object, or NULL */
 } zoe_mapped_file;
 
@@ -22,7 +23,9 @@ struct zoe_checkpoint {
     int file_count;
     zoe_entry *entries;
     size_t count, capacity;
-    ssize_t (*read)(int fd, void *to, size_t bytes, off_t at); /* pread(), unless a test wants a bad disk */
+    /* for tests: */
+    bool ringless;                           /* readers do without an io_uring */
+    ssize_t (*fault)(off_t at, ssize_t got); /* a bad disk: what a read is to have given, or -errno */
 };
 
 /* Maps one more file; its number is file_count - 1 afterwards. */

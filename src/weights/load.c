@@ -1,68 +1,93 @@
 /*
  * The loader: threads that bring units from their files into host memory, in the form in which they will be used. Jobs are
- * done in order, each in pieces that any thread takes: one thread reads a page cache at a few GB/s, several at its speed,
- * and a disk likes several requests at a time.
+ * done in order, each in pieces that any thread takes: one thread reads a page cache at a few GB/s, several at its speed.
+ * A disk likes several large requests at a time: a thread whose piece is not in the page cache begins the next ones before
+ * it waits, and converts one while the others are on their way. A piece that is there at once is converted at once, while
+ * it is in the processor's cache.
  */
 #include <errno.h>
+#include <math.h>
 #include <omp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
 
+#include "formats/reader.h"
 #include "weights/parts.h"
 #include "weights/quantise.h"
 
-#define PIECE        ((size_t)4 << 20)
+#define PIECE        ((size_t)4 << 20)   /* as it is, to where it is used */
+#define STEP         ((size_t)512 << 10) /* to be converted: it stays in the processor's second cache until then */
 #define MOST_THREADS 16
+#define AT_A_TIME                                                                                                          \
+    16 /* pieces of all threads: as many requests as make a disk busy; beyond, they only get in each other's way */
 
 typedef struct job {
     bool used;
     char *to;
-    size_t item, end; /* next one to be taken from, and behind the last */
-    int64_t row;      /* next one of the item */
-    int pieces;       /* under way */
+    size_t first, end; /* items */
+    bool measuring;    /* a round before all others: scales for all of a matrix, which its rows wait for */
+    size_t item;       /* next one to be taken from */
+    int64_t row;       /* next one of the item */
+    int pieces;        /* under way */
     /* the first failure: */
     const zoe_item *culprit;
     int64_t element; /* that is not finite, or -1 */
     int error;       /* errno of a failed read; 0: the file is shorter than it was */
 } job;
 
+typedef struct piece {
+    job *job;
+    const zoe_item *item;
+    int64_t row, rows;
+    bool measures;
+    char *to; /* of the whole item */
+    char *scratch;
+    zoe_read read;
+    bool busy;
+    float scale;     /* measured */
+    int64_t element; /* that is not finite, or -1 */
+} piece;
+
+typedef struct worker {
+    zoe_loader *loader;
+    pthread_t thread;
+    zoe_reader reader;
+    piece pieces[ZOE_READS];
+    int busy; /* of them */
+} worker;
+
 struct zoe_loader {
     const zoe_weights *weights;
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    pthread_t threads[MOST_THREADS];
-    int started, awake;
+    worker workers[MOST_THREADS];
+    int started;
+    int each; /* pieces of a thread: one at least is on its way while another is converted */
     bool stop;
     job jobs[ZOE_LOADER_JOBS];
     int order[ZOE_LOADER_JOBS]; /* of those in use, oldest first */
     int queued;
-    char *scratch; /* [threads, scratch_bytes] */
+    char *scratch; /* [threads, each, scratch_bytes] */
     size_t scratch_bytes;
     /* since they were last told: */
     int64_t read;
     double seconds, busy_since;
 };
 
-typedef struct piece {
-    const zoe_item *item;
-    int64_t row, rows;
-    char *to; /* of the whole item */
-} piece;
-
 static size_t row_bytes(const zoe_item *it) {
     return zoe_item_span(it, zoe_item_width(it));
 }
 
 static int64_t rows_at_once(const zoe_item *it) {
-    size_t one = row_bytes(it);
-    return one < PIECE ? (int64_t)(PIECE / one) : 1;
+    size_t one = row_bytes(it), most = zoe_item_verbatim(it) ? PIECE : STEP;
+    return one < most ? (int64_t)(most / one) : 1;
 }
 
-/* ---- pieces ---- */
+/* ---- taking pieces, under the lock ---- */
 
 static bool finished(const job *j) {
-    return (j->item == j->end || j->culprit) && j->pieces == 0;
+    return ((j->item == j->end && !j->measuring) || j->culprit) && j->pieces == 0;
 }
 
 static bool idle(const zoe_loader *loader) {
@@ -71,117 +96,158 @@ static bool idle(const zoe_loader *loader) {
     return true;
 }
 
-/* Goes on to the next item of which anything is left. */
+static bool has_global(const zoe_item *it) {
+    return it->form.dtype == ZOE_F4_E2M1 && !zoe_item_verbatim(it);
+}
+
+static float *global_of(const zoe_item *it, char *to) {
+    zoe_tensor form = zoe_item_over(it, to + it->offset);
+    return zoe_quantised_global(&form);
+}
+
+/* Goes on to the next item of which anything is left, and from one round to the next once nothing of it is under way. */
 static void settle(const zoe_loader *loader, job *j) {
-    for (; j->item < j->end; j->item++, j->row = 0) {
-        const zoe_item *it = &loader->weights->items[j->item];
-        if (!it->mapped && j->row < zoe_item_rows(it) && zoe_item_width(it) > 0) return;
+    for (;;) {
+        for (; j->item < j->end; j->item++, j->row = 0) {
+            const zoe_item *it = &loader->weights->items[j->item];
+            if (it->mapped || (j->measuring && !has_global(it))) continue;
+            if (j->row < zoe_item_rows(it) && zoe_item_width(it) > 0) return;
+        }
+        if (!j->measuring || j->pieces) return;
+        j->measuring = false;
+        j->item = j->first;
     }
 }
 
-/* The next piece of a job; false when all are taken. */
-static bool take(const zoe_loader *loader, job *j, piece *out) {
+/* The next piece of a job; false when there is none now. */
+static bool take(const zoe_loader *loader, job *j, piece *p) {
     if (j->item == j->end || j->culprit) return false;
     const zoe_item *it = &loader->weights->items[j->item];
-    int64_t left = zoe_item_rows(it) - j->row, most = it->form.dtype == ZOE_F4_E2M1 ? left : rows_at_once(it);
-    *out = (piece){.item = it, .row = j->row, .rows = left < most ? left : most, .to = j->to + it->offset};
-    j->row += out->rows;
+    int64_t left = zoe_item_rows(it) - j->row, most = rows_at_once(it);
+    p->job = j;
+    p->item = it;
+    p->row = j->row;
+    p->rows = left < most ? left : most;
+    p->measures = j->measuring;
+    p->to = j->to + it->offset;
+    p->busy = true;
+    j->row += p->rows;
     j->pieces++;
     settle(loader, j);
     return true;
 }
 
-static bool next_piece(zoe_loader *loader, piece *p, job **j) {
-    for (int i = 0; i < loader->queued; i++) {
-        *j = &loader->jobs[loader->order[i]];
-        if (take(loader, *j, p)) return true;
-    }
-    return false;
+/* The one that was used last, as its memory is in the processor's cache still; NULL without room or anything to do. */
+static piece *take_piece(worker *w) {
+    zoe_loader *loader = w->loader;
+    piece *p = w->pieces;
+    while (p < w->pieces + loader->each && p->busy) p++;
+    if (p == w->pieces + loader->each) return NULL;
+    for (int i = 0; i < loader->queued; i++)
+        if (take(loader, &loader->jobs[loader->order[i]], p)) {
+            w->busy++;
+            return p;
+        }
+    return NULL;
 }
 
-/* Rows of the file at `to`, or drawn. */
-static bool get_rows(const zoe_loader *loader, const zoe_item *it, void *to, int64_t row, int64_t rows) {
-    const zoe_checkpoint *ckpt = loader->weights->ckpt;
-    size_t skip = zoe_item_span(it, it->skip);
-    size_t start = (size_t)row * row_bytes(it), bytes = (size_t)rows * row_bytes(it), before = bytes;
-    if (!it->entry) {
-        zoe_item_draw(it, to, row, rows);
-        return true;
-    }
-    if (it->gap) {
-        size_t half = zoe_item_span(it, zoe_item_count(it) / 2);
-        before = start >= half ? 0 : start + bytes <= half ? bytes : half - start;
-    }
-    if (before && !zoe_checkpoint_read(ckpt, it->entry, skip + start, to, before)) return false;
-    return before == bytes || zoe_checkpoint_read(ckpt, it->entry, skip + start + before + zoe_item_span(it, it->gap),
-                                                  (char *)to + before, bytes - before);
+/* Enters what became of a piece. */
+static void hand_in(worker *w, piece *p) {
+    zoe_loader *loader = w->loader;
+    job *j = p->job;
+    bool measured = j->measuring, failed = p->read.failed || p->element >= 0;
+    float *global = p->measures ? global_of(p->item, j->to) : NULL;
+    if (failed && !j->culprit) j->culprit = p->item, j->element = p->element, j->error = p->read.error;
+    if (!failed && !global) loader->read += p->rows * (int64_t)row_bytes(p->item);
+    if (global && (p->scale > *global || isnan(p->scale))) *global = p->scale;
+    p->busy = false;
+    w->busy--;
+    j->pieces--;
+    settle(loader, j);
+    if (measured && !j->measuring) pthread_cond_broadcast(&loader->work);
+    if (finished(j)) pthread_cond_broadcast(&loader->done);
+    if (idle(loader)) loader->seconds += zoe_now() - loader->busy_since;
 }
 
-/* The scale for all of a matrix, which its rows wait for: a pass of its own over the file. */
-static bool find_global(const zoe_loader *loader, const piece *p, char *scratch) {
-    zoe_tensor form = zoe_item_over(p->item, p->to);
-    int64_t most = rows_at_once(p->item), width = zoe_item_width(p->item);
-    float *global = zoe_quantised_global(&form);
-    *global = 0;
-    for (int64_t row = 0; row < p->rows; row += most) {
-        int64_t rows = p->rows - row < most ? p->rows - row : most;
-        if (!get_rows(loader, p->item, scratch, row, rows)) return false;
-        float here = zoe_quantise_global(scratch, zoe_item_source(p->item), rows * width);
-        if (!(here <= *global)) *global = here;
-    }
-    return true;
-}
+/* ---- reading and converting them, without the lock ---- */
 
-/* Runs without the lock; the first failure goes into `found`. */
-static void run_piece(const zoe_loader *loader, const piece *p, char *scratch, job *found) {
+static void begin(worker *w, piece *p) {
     const zoe_item *it = p->item;
-    bool there = true, verbatim = zoe_item_verbatim(it);
-    int64_t most = verbatim ? p->rows : rows_at_once(it);
-    found->element = -1;
-    if (it->form.dtype == ZOE_F4_E2M1 && !verbatim) there = find_global(loader, p, scratch);
-    for (int64_t row = p->row; there && found->element < 0 && row < p->row + p->rows; row += most) {
-        int64_t rows = p->row + p->rows - row < most ? p->row + p->rows - row : most;
-        there = get_rows(loader, it, verbatim ? p->to + (size_t)row * row_bytes(it) : scratch, row, rows);
-        if (there && !verbatim) found->element = zoe_item_fill(it, p->to, scratch, row, rows);
+    bool direct = zoe_item_verbatim(it);
+    size_t start = (size_t)p->row * row_bytes(it), half = zoe_item_span(it, zoe_item_count(it) / 2);
+    zoe_read *r = &p->read;
+    *r =
+        (zoe_read){.entry = it->entry, .bytes = (size_t)p->rows * row_bytes(it), .to = direct ? p->to + start : p->scratch};
+    if (!it->entry) {
+        zoe_item_draw(it, r->to, p->row, p->rows);
+        r->ended = true;
+        return;
     }
-    found->error = there ? 0 : errno;
-    if (!there || found->element >= 0) found->culprit = it;
+    r->at = zoe_item_span(it, it->skip) + start;
+    if (it->gap) {
+        r->gap = zoe_item_span(it, it->gap);
+        r->before = start < half ? half - start : 0;
+    }
+    zoe_reader_begin(&w->reader, r);
 }
 
-/* ---- threads ---- */
+/* A piece that has come; `wait`: for one, if any is under way. */
+static piece *find_ended(worker *w, bool wait) {
+    for (int pass = 0; pass < 2; pass++) {
+        for (piece *p = w->pieces; p < w->pieces + w->loader->each; p++)
+            if (p->busy && p->read.ended) return p;
+        if (pass == 0) zoe_reader_collect(&w->reader, wait);
+    }
+    return NULL;
+}
+
+static void convert(piece *p) {
+    const zoe_item *it = p->item;
+    p->element = -1;
+    if (p->read.failed) return;
+    if (p->measures)
+        p->scale = zoe_quantise_global(p->scratch, zoe_item_source(it), p->rows * zoe_item_width(it));
+    else if (!zoe_item_verbatim(it))
+        p->element = zoe_item_fill(it, p->to, p->scratch, p->row, p->rows);
+}
 
 static void *run_thread(void *user) {
-    zoe_loader *loader = user;
-    piece p;
-    job *j;
+    worker *w = user;
+    zoe_loader *loader = w->loader;
     omp_set_num_threads(1); /* conversions are spread by pieces already */
+    zoe_reader_open(&w->reader, loader->weights->ckpt);
     pthread_mutex_lock(&loader->lock);
-    char *scratch = loader->scratch + (size_t)loader->awake++ * loader->scratch_bytes;
     while (!loader->stop) {
-        if (!next_piece(loader, &p, &j)) {
+        piece *fresh = take_piece(w), *ended;
+        if (!fresh && !w->busy) {
             pthread_cond_wait(&loader->work, &loader->lock);
             continue;
         }
-        job found = {0};
         pthread_mutex_unlock(&loader->lock);
-        run_piece(loader, &p, scratch, &found);
+        if (fresh) begin(w, fresh);
+        ended = find_ended(w, !fresh);
+        if (ended) convert(ended);
         pthread_mutex_lock(&loader->lock);
-        if (found.culprit && !j->culprit) j->culprit = found.culprit, j->element = found.element, j->error = found.error;
-        if (!found.culprit) loader->read += p.rows * (int64_t)row_bytes(p.item);
-        j->pieces--;
-        if (finished(j)) pthread_cond_broadcast(&loader->done);
-        if (idle(loader)) loader->seconds += zoe_now() - loader->busy_since;
+        if (ended) hand_in(w, ended);
     }
     pthread_mutex_unlock(&loader->lock);
+    zoe_reader_close(&w->reader);
     return NULL;
 }
+
+/* ---- threads ---- */
 
 static int start_threads(zoe_loader *loader, int wanted) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the business of the program's other threads */
-    for (; loader->started < wanted; loader->started++)
-        if (pthread_create(&loader->threads[loader->started], NULL, run_thread, loader) != 0) break;
+    for (; loader->started < wanted; loader->started++) {
+        worker *w = &loader->workers[loader->started];
+        w->loader = loader;
+        for (int i = 0; i < loader->each; i++)
+            w->pieces[i].scratch = loader->scratch + (size_t)(loader->started * loader->each + i) * loader->scratch_bytes;
+        if (pthread_create(&w->thread, NULL, run_thread, w) != 0) break;
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return loader->started ? ZOE_OK : zoe_out_of_memory(loader->weights->be->ctx, 1 << 20, "threads that read weights");
 }
@@ -194,11 +260,12 @@ int zoe_loader_create(const zoe_weights *weights, zoe_loader **out) {
     *out = NULL;
     ZOE_TRY(ZOE_NEW_ARRAY(ctx, loader, 1));
     loader->weights = weights;
-    loader->scratch_bytes = PIECE;
+    loader->each = AT_A_TIME / threads < 2 ? 2 : AT_A_TIME / threads < ZOE_READS ? AT_A_TIME / threads : ZOE_READS;
+    loader->scratch_bytes = STEP;
     for (size_t i = 0; i < weights->count; i++)
         if (!weights->items[i].mapped && row_bytes(&weights->items[i]) > loader->scratch_bytes)
             loader->scratch_bytes = row_bytes(&weights->items[i]);
-    size_t bytes = (size_t)threads * loader->scratch_bytes;
+    size_t bytes = (size_t)(threads * loader->each) * loader->scratch_bytes;
     loader->scratch = zoe_alloc(ctx, bytes);
     if (!loader->scratch) {
         zoe_free(ctx, loader);
@@ -222,7 +289,7 @@ void zoe_loader_free(zoe_loader *loader) {
     loader->stop = true;
     pthread_cond_broadcast(&loader->work);
     pthread_mutex_unlock(&loader->lock);
-    for (int i = 0; i < loader->started; i++) pthread_join(loader->threads[i], NULL);
+    for (int i = 0; i < loader->started; i++) pthread_join(loader->workers[i].thread, NULL);
     pthread_mutex_destroy(&loader->lock);
     pthread_cond_destroy(&loader->work);
     pthread_cond_destroy(&loader->done);
@@ -232,15 +299,24 @@ void zoe_loader_free(zoe_loader *loader) {
 
 /* ---- jobs ---- */
 
+static void begin_job(zoe_loader *loader, job *j, const zoe_unit *u, char *to) {
+    *j = (job){.used = true, .to = to, .first = u->first, .item = u->first, .end = u->first + u->count};
+    for (size_t i = j->first; i < j->end; i++) {
+        const zoe_item *it = &loader->weights->items[i];
+        if (it->mapped || !has_global(it)) continue;
+        *global_of(it, to) = 0;
+        j->measuring = true;
+    }
+    settle(loader, j);
+}
+
 int zoe_loader_begin(zoe_loader *loader, const zoe_unit *u, void *to) {
     int number = 0;
     pthread_mutex_lock(&loader->lock);
     if (idle(loader)) loader->busy_since = zoe_now();
     while (number < ZOE_LOADER_JOBS && loader->jobs[number].used) number++;
     if (number < ZOE_LOADER_JOBS) {
-        job *j = &loader->jobs[number];
-        *j = (job){.used = true, .to = to, .item = u->first, .end = u->first + u->count};
-        settle(loader, j);
+        begin_job(loader, &loader->jobs[number], u, to);
         loader->order[loader->queued++] = number;
         pthread_cond_broadcast(&loader->work);
     }

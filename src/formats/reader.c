@@ -1,0 +1,188 @@
+#include "formats/reader.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "formats/checkpoint_parts.h"
+
+/* ---- without a ring ---- */
+
+/* What of a read is still to come without a break: to read->rest, from this place of its file. */
+static uint64_t rest_of(zoe_read *read) {
+    bool first = read->done < read->before;
+    read->rest.iov_base = (char *)read->to + read->done;
+    read->rest.iov_len = (first ? read->before : read->bytes) - read->done;
+    return read->entry->offset + read->at + read->done + (first ? 0 : read->gap);
+}
+
+static void end(zoe_read *read, bool failed, int error) {
+    read->ended = true;
+    read->failed = failed;
+    read->error = error;
+}
+
+/* Takes what came, or -errno, of the place `at`; false once the read has ended. */
+static bool go_on(const zoe_reader *reader, zoe_read *read, uint64_t at, ssize_t got) {
+    if (reader->ckpt->fault) got = reader->ckpt->fault((off_t)at, got);
+    if (got == -EINTR) return true;
+    if (got > 0) read->done += (size_t)got;
+    if (got <= 0)
+        end(read, true, (int)-got);
+    else if (read->done == read->bytes)
+        end(read, false, 0);
+    return !read->ended;
+}
+
+static void read_now(const zoe_reader *reader, zoe_read *read) {
+    int fd = reader->ckpt->files[read->entry->file].fd;
+    uint64_t at;
+    ssize_t got;
+    do {
+        at = rest_of(read);
+        got = pread(fd, read->rest.iov_base, read->rest.iov_len, (off_t)at);
+    } while (go_on(reader, read, at, got < 0 ? -errno : got));
+}
+
+#if defined __has_include
+#if __has_include(<linux/io_uring.h>)
+#include <linux/io_uring.h>
+#endif
+#endif
+
+#if defined IORING_FEAT_SINGLE_MMAP && defined __NR_io_uring_setup
+
+/* ---- with one ---- */
+
+static void *map(int ring, size_t bytes, off_t what) {
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, what);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static bool map_ring(zoe_reader *r, const struct io_uring_params *p) {
+    if (!(p->features & IORING_FEAT_SINGLE_MMAP)) return false;
+    size_t asked = p->sq_off.array + p->sq_entries * sizeof(unsigned);
+    size_t ended = p->cq_off.cqes + p->cq_entries * sizeof(struct io_uring_cqe);
+    r->queue_bytes = asked > ended ? asked : ended;
+    r->entry_bytes = p->sq_entries * sizeof(struct io_uring_sqe);
+    r->queues = map(r->ring, r->queue_bytes, IORING_OFF_SQ_RING);
+    r->entries = r->queues ? map(r->ring, r->entry_bytes, IORING_OFF_SQES) : NULL;
+    if (!r->entries) return false;
+    char *at = r->queues;
+    unsigned *order = (unsigned *)(at + p->sq_off.array);
+    for (unsigned i = 0; i < p->sq_entries; i++) order[i] = i;
+    r->asked_tail = (unsigned *)(at + p->sq_off.tail);
+    r->asked_mask = p->sq_entries - 1;
+    r->ended_head = (unsigned *)(at + p->cq_off.head);
+    r->ended_tail = (unsigned *)(at + p->cq_off.tail);
+    r->ended_mask = p->cq_entries - 1;
+    r->results = (struct io_uring_cqe *)(at + p->cq_off.cqes);
+    return true;
+}
+
+static void close_ring(zoe_reader *r) {
+    if (r->entries) munmap(r->entries, r->entry_bytes);
+    if (r->queues) munmap(r->queues, r->queue_bytes);
+    if (r->ring >= 0) close(r->ring);
+    r->entries = r->queues = NULL;
+    r->ring = -1;
+}
+
+static void open_ring(zoe_reader *r) {
+    struct io_uring_params p = {0};
+    r->ring = (int)syscall(__NR_io_uring_setup, ZOE_READS, &p);
+    if (r->ring < 0 || !map_ring(r, &p)) close_ring(r);
+}
+
+/* false: the kernel did not take it. */
+static bool ask(zoe_reader *r, zoe_read *read) {
+    uint64_t at = rest_of(read);
+    unsigned tail = *r->asked_tail; /* the kernel only reads it */
+    struct io_uring_sqe *entry = &r->entries[tail & r->asked_mask];
+    memset(entry, 0, sizeof *entry);
+    entry->opcode = IORING_OP_READV;
+    entry->fd = r->ckpt->files[read->entry->file].fd;
+    entry->off = at;
+    entry->addr = (uint64_t)(uintptr_t)&read->rest;
+    entry->len = 1;
+    entry->user_data = (uint64_t)(uintptr_t)read;
+    atomic_store_explicit((_Atomic unsigned *)r->asked_tail, tail + 1, memory_order_release);
+    read->under_way = syscall(__NR_io_uring_enter, r->ring, 1, 0, 0, NULL, 0) == 1;
+    r->under_way += read->under_way;
+    if (!read->under_way) atomic_store_explicit((_Atomic unsigned *)r->asked_tail, tail, memory_order_release);
+    return read->under_way;
+}
+
+/* A failure is for pread() to confirm: not every kernel does every read through a ring. */
+static void take(zoe_reader *r, zoe_read *read, int got) {
+    read->under_way = false;
+    r->under_way--;
+    if (got < 0)
+        read_now(r, read);
+    else if (go_on(r, read, rest_of(read), got) && !ask(r, read))
+        read_now(r, read);
+}
+
+static bool collect(zoe_reader *r) {
+    unsigned head = *r->ended_head;
+    if (head == atomic_load_explicit((_Atomic unsigned *)r->ended_tail, memory_order_acquire)) return false;
+    const struct io_uring_cqe result = r->results[head & r->ended_mask];
+    atomic_store_explicit((_Atomic unsigned *)r->ended_head, head + 1, memory_order_release);
+    take(r, (zoe_read *)(uintptr_t)result.user_data, result.res);
+    return true;
+}
+
+void zoe_reader_collect(zoe_reader *reader, bool wait) {
+    int before = reader->under_way;
+    while (reader->under_way) {
+        if (collect(reader)) continue;
+        if (!wait || reader->under_way < before) return;
+        syscall(__NR_io_uring_enter, reader->ring, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0);
+    }
+}
+
+#else
+
+static void open_ring(zoe_reader *r) {
+    r->ring = -1;
+}
+
+static void close_ring(zoe_reader *r) {
+    (void)r;
+}
+
+static bool ask(zoe_reader *r, zoe_read *read) {
+    (void)r, (void)read;
+    return false;
+}
+
+void zoe_reader_collect(zoe_reader *reader, bool wait) {
+    (void)reader, (void)wait;
+}
+
+#endif
+
+/* ---- both ---- */
+
+void zoe_reader_open(zoe_reader *reader, const zoe_checkpoint *ckpt) {
+    *reader = (zoe_reader){.ckpt = ckpt, .ring = -1};
+    if (ckpt && !ckpt->ringless) open_ring(reader);
+}
+
+void zoe_reader_close(zoe_reader *reader) {
+    while (reader->under_way) zoe_reader_collect(reader, true);
+    close_ring(reader);
+}
+
+void zoe_reader_begin(zoe_reader *reader, zoe_read *read) {
+    read->ended = read->failed = read->under_way = false;
+    read->error = 0;
+    read->done = 0;
+    if (read->bytes == 0)
+        end(read, false, 0);
+    else if (reader->ring < 0 || reader->ckpt->files[read->entry->file].in_memory || !ask(reader, read))
+        read_now(reader, read);
+}

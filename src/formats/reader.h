@@ -1,0 +1,55 @@
+/*
+ * Reads of a checkpoint's files that go on beside the thread that asked for them: through an io_uring of its own where the
+ * kernel gives one, else with pread() before zoe_reader_begin() returns. What is in the page cache is copied at once in
+ * either case, by the asking thread. So is a file that lies in memory (tmpfs), whose reads a ring would leave to threads of
+ * the kernel.
+ */
+#ifndef ZOE_FORMATS_READER_H
+#define ZOE_FORMATS_READER_H
+
+#include <sys/uio.h>
+
+#include "formats/checkpoint.h"
+
+#define ZOE_READS 8 /* of a reader at a time */
+
+/* One read. It stays where it is, and its memory is left alone, until it has ended. */
+typedef struct zoe_read {
+    const zoe_entry *entry;
+    uint64_t at; /* bytes of the entry before */
+    size_t bytes;
+    size_t before, gap; /* past the first `before` bytes, so many of the file are left out */
+    void *to;
+    bool ended;
+    bool failed; /* once ended */
+    int error;   /* of a failure: errno, 0 where the file ends before */
+    /* the reader's own: */
+    bool under_way;
+    size_t done;
+    struct iovec rest;
+} zoe_read;
+
+/* One thread uses it. */
+typedef struct zoe_reader {
+    const zoe_checkpoint *ckpt;
+    int under_way;
+    int ring; /* its descriptor; -1: none */
+    void *queues;
+    size_t queue_bytes;
+    struct io_uring_sqe *entries;
+    size_t entry_bytes;
+    struct io_uring_cqe *results;
+    unsigned *asked_tail, *ended_head, *ended_tail;
+    unsigned asked_mask, ended_mask;
+} zoe_reader;
+
+/* Nothing is taken from the context, and nothing can fail: what a ring lacks is read without one. */
+void zoe_reader_open(zoe_reader *reader, const zoe_checkpoint *ckpt);
+void zoe_reader_close(zoe_reader *reader); /* waits for what is under way */
+
+void zoe_reader_begin(zoe_reader *reader, zoe_read *read);
+
+/* Marks the reads that have ended; `wait`: comes back with at least one, if any was under way. */
+void zoe_reader_collect(zoe_reader *reader, bool wait);
+
+#endif
