@@ -10,6 +10,8 @@
 #include "formats/checkpoint_parts.h"
 #include "models/wan/wan_model.h"
 #include "pipeline/plan.h"
+#include "weights/convert.h"
+#include "weights/quantise.h"
 
 typedef struct fixture {
     golden g; /* model: on the processor */
@@ -153,6 +155,71 @@ static void parts_of_tensors(void **state) {
     expect_same(&parts, budgets, use);
     close_fixture(&whole);
     close_fixture(&parts);
+}
+
+typedef struct matrix {
+    zoe_tensor w;
+} matrix;
+
+/* The bytes of a matrix in one of the quantised forms. */
+static uint8_t *load_matrix(zoe_backend *be, const zoe_checkpoint *ckpt, zoe_dtype dtype, size_t *count) {
+    static const zoe_slot slots[] = {{"w", offsetof(matrix, w), ZOE_SLOT_LINEAR, "A B", 0}, {0}};
+    const zoe_dims dims = {1040, 1024};
+    zoe_weights *weights;
+    matrix m;
+    assert_int_equal(zoe_weights_create(be, ckpt, "test", NULL, (zoe_weight_form){.dtype = dtype}, &weights), ZOE_OK);
+    assert_int_equal(zoe_weights_unit(weights), 0);
+    assert_int_equal(zoe_weights_bind(weights, slots, dims, &m, "%s", ""), ZOE_OK);
+    assert_int_equal(zoe_weights_check(weights), ZOE_OK);
+    assert_int_equal(zoe_weights_acquire(weights, 0), ZOE_OK);
+    assert_int_equal(m.w.dtype, dtype);
+    *count = (size_t)zoe_form_bytes(&m.w);
+    uint8_t *bytes = malloc(*count);
+    memcpy(bytes, m.w.data, *count);
+    assert_int_equal(zoe_weights_release(weights, 0, ZOE_OK), ZOE_OK);
+    zoe_weights_unload(weights);
+    zoe_weights_free(weights);
+    return bytes;
+}
+
+/* Read and quantised piece by piece on the way to a device, a matrix comes to what the processor makes of it in place. */
+static void forms_that_matrices_take(void **state) {
+    (void)state;
+    static const zoe_dtype forms[] = {ZOE_I8, ZOE_F8_E4M3, ZOE_I4, ZOE_F4_E2M1};
+    const int64_t shape[] = {1040, 1024}, size = shape[0] * shape[1];
+    char folder[64], path[128];
+    zoe_context *ctx;
+    zoe_backend *cpu, *device;
+    zoe_checkpoint *ckpt;
+    zoe_safetensors_writer *writer;
+    uint16_t *values = malloc((size_t)size * sizeof *values);
+    zoe_random_fill(values, ZOE_BF16, size, 7, 0, 1);
+    values[size - 5] = 0x4180; /* 16: the largest of all is in the last piece */
+    test_folder_create(folder);
+    snprintf(path, sizeof path, "%s/one.safetensors", folder);
+    assert_int_equal(zoe_context_create(NULL, &ctx), ZOE_OK);
+    assert_int_equal(zoe_safetensors_create(ctx, path, &writer), ZOE_OK);
+    assert_int_equal(zoe_safetensors_add(writer, "w", ZOE_BF16, 2, shape, values), ZOE_OK);
+    assert_int_equal(zoe_safetensors_finish(writer), ZOE_OK);
+    assert_int_equal(zoe_checkpoint_open(ctx, path, &ckpt), ZOE_OK);
+    assert_int_equal(zoe_cpu_backend_create(ctx, 0, &cpu), ZOE_OK);
+    assert_int_equal(fake_device_create(ctx, &device), ZOE_OK);
+    for (size_t i = 0; i < 2 * sizeof forms / sizeof forms[0]; i++) {
+        size_t expected_bytes, bytes;
+        ckpt->ringless = i % 2;
+        uint8_t *expected = load_matrix(cpu, ckpt, forms[i / 2], &expected_bytes);
+        uint8_t *found = load_matrix(device, ckpt, forms[i / 2], &bytes);
+        assert_int_equal(bytes, expected_bytes);
+        assert_memory_equal(found, expected, bytes);
+        free(expected);
+        free(found);
+    }
+    zoe_backend_close(device);
+    zoe_backend_close(cpu);
+    zoe_checkpoint_close(ckpt);
+    zoe_context_free(ctx);
+    test_folder_remove(folder);
+    free(values);
 }
 
 /* The same prompt again needs no encoder, and gives the same video. */
@@ -388,7 +455,7 @@ int main(void) {
         cmocka_unit_test(plan_is_what_the_device_takes), cmocka_unit_test(memory_that_is_refused),
         cmocka_unit_test(disks_that_fail_or_are_slow),   cmocka_unit_test(files_that_are_cut_off),
         cmocka_unit_test(budgets_that_change),           cmocka_unit_test(prompts_that_come_again),
-        cmocka_unit_test(allocations_that_fail),
+        cmocka_unit_test(allocations_that_fail),         cmocka_unit_test(forms_that_matrices_take),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

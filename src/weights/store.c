@@ -134,8 +134,8 @@ static int end_all_reading(zoe_weights *weights) {
 /* Reads the blocks that come next, as far as there are stages; `wait`: also for a copy that leaves one. */
 static int read_ahead(zoe_weights *weights, int index, bool wait) {
     int jobs = 0;
-    bool left = false;
     for (int i = 0; i < weights->unit_count; i++) jobs += weights->units[i].job >= 0;
+    bool left = jobs > 0;
     for (int steps = 1; steps < weights->unit_count; steps++) {
         int next = zoe_units_after(weights, index, steps);
         bool begun;
