@@ -37,6 +37,10 @@ static void plan_is_what_the_run_takes(void **state) {
         assert_true(plan.phases[i].work.conv_flops == use[i].work.conv_flops);
         assert_true(plan.phases[i].work.attention_flops == use[i].work.attention_flops);
     }
+    /* scratch of the kernels, of which a small network touches a small part */
+    assert_true(plan.phases[ZOE_PHASE_DENOISE].workspace > 0);
+    assert_true(plan.phases[ZOE_PHASE_DECODE].workspace >= plan.phases[ZOE_PHASE_DENOISE].workspace);
+    assert_true(plan.phases[ZOE_PHASE_DECODE].workspace < g.model->be->workspace / 2);
     assert_true(plan.phases[ZOE_PHASE_DENOISE].work.linear_flops > 0);
     assert_true(plan.phases[ZOE_PHASE_DECODE].work.conv_flops > 0);
     golden_end(&g);

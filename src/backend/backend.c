@@ -324,7 +324,7 @@ int zoe_op_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_t
     CHECK(!p->residual || (zoe_tensor_same_shape(p->residual, y) && p->residual->stride[3] == 1), "conv", y, p->residual);
     be->work.conv_flops +=
         2.0 * (double)zoe_tensor_count(y) * (double)(w->shape[1] * w->shape[2] * w->shape[3] * w->shape[4]);
-    count_bytes(be, x), count_bytes(be, w), count_bytes(be, y), count_bytes(be, p->residual);
+    count_bytes(be, x), count_bytes(be, history), count_bytes(be, w), count_bytes(be, y), count_bytes(be, p->residual);
     RUN(ZOE_KIND_CONV, be->ops->conv(be, y, x, w, p));
 }
 

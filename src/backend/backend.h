@@ -211,7 +211,7 @@ struct zoe_backend {
     int64_t rows;      /* of tokens that layers take at a time where they can; 0: as many as are fastest */
     bool sage;         /* attention over long sequences may go through int8 and e4m3 */
     int sage_value;    /* bytes of its values on a device: 1, or 2 where they are halves instead of e4m3 */
-    int64_t workspace; /* bytes that the kernels took once for themselves */
+    int64_t workspace; /* bytes that the processor's kernels have for themselves; of a plan: touch */
     zoe_weight_use weights;
     /* Memory of a device: held now and at most so far, as its driver counts it, and allowed (0: no limit). */
     int64_t device_bytes, device_peak, device_budget;

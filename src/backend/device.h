@@ -36,6 +36,9 @@ void zoe_device_open(zoe_backend *be, int64_t context);
 #define ZOE_DEVICE_HOST ((int64_t)540 << 20)
 #define ZOE_DEVICE_LATE ((int64_t)96 << 20)
 
+/* Bytes of a sum of int8 products, which waits in memory for its scales. */
+#define ZOE_DEVICE_SUM 4
+
 /*
  * Whether a product of bf16 multiplies the weights [out, in] by its gate first: with one gate for all rows, and enough of
  * them, that is less work than a pass over the result, and needs less memory than a product that waits for it.

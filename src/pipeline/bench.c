@@ -263,7 +263,7 @@ static int set_budgets(bench *b, const zoe_config *config, int64_t *device, int6
     int status = plan_network(b, config, &plan);
     if (status == ZOE_OK) {
         fixed = zoe_plan_base(b->be) + plan->host_peak;
-        if (b->be->ops->host_memory) fixed += (int64_t)plan->arena.peak;
+        if (b->be->ops->host_memory) fixed += (int64_t)plan->arena.peak + plan->workspace;
         int64_t rest = b->be->ops->host_memory ? fixed : plan->device_peak - plan->weights.peak;
         int64_t limit = b->be->ops->host_memory ? limits.host : limits.device;
         use->budget = limit ? limit - rest : 0;

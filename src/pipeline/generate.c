@@ -79,6 +79,7 @@ static void end_phase(generation *g) {
     zoe_phase_use now = counters(be), *use = &g->use[g->progress.phase];
     g->result.seconds[g->progress.phase] = zoe_now() - g->phase_start;
     use->activations = (int64_t)be->arena.peak;
+    use->workspace = be->workspace;
     use->device = be->device_peak;
     use->host = be->host_peak;
     if (use->device > g->result.peak_device_bytes) g->result.peak_device_bytes = use->device;

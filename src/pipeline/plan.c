@@ -11,12 +11,15 @@
 /* Host memory left to the system and to other programs where no --ram is given; a quarter of what is little. */
 #define HOST_MARGIN ((int64_t)2 << 30)
 
+/* Code and tables that a process touches only as it computes. */
+#define HOST_LATE ((int64_t)2 << 20)
+
 /* Bytes a second of a fast disk. */
 #define DISK_READ 3e9
 
 int64_t zoe_plan_base(const zoe_backend *be) {
     int64_t now = zoe_resident_bytes();
-    if (be->ops->host_memory) return now + be->workspace / 2; /* most networks touch about half of it */
+    if (be->ops->host_memory) return now + HOST_LATE;
     return now + ZOE_DEVICE_LATE > ZOE_DEVICE_HOST ? now + ZOE_DEVICE_LATE : ZOE_DEVICE_HOST;
 }
 
@@ -66,7 +69,7 @@ int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_
 
 int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase) {
     const zoe_phase_use *use = &plan->phases[phase];
-    int64_t own = plan->device ? use->weights.host_peak : use->weights.peak + use->activations;
+    int64_t own = plan->device ? use->weights.host_peak : use->weights.peak + use->activations + use->workspace;
     return plan->base + plan->output + use->host + own;
 }
 

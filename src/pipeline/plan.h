@@ -11,6 +11,7 @@ typedef struct zoe_phase_use {
     int steps;
     int64_t activations;    /* most that the arena held */
     int64_t device;         /* most that was held on the device */
+    int64_t workspace;      /* that the processor's kernels touched so far, about */
     int64_t host;           /* most that waited on the host to be used again */
     zoe_weight_use weights; /* peaks, least budgets, and what moved in this phase */
     zoe_work work;

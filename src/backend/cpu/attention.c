@@ -11,9 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-#define QUERIES 1008 /* of a task, about */
-#define FEW     48   /* queries whose scores exist at a time, about */
-#define KEYS    256  /* of a tile */
+#define FEW 48 /* queries whose scores exist at a time, about */
 
 typedef struct attention {
     const zoe_cpu_kernels *kernels;
@@ -121,9 +119,9 @@ static bool fits(attention *t, int64_t queries) {
 static bool choose_tiles(const zoe_cpu *cpu, attention *t, int64_t tokens, int64_t heads) {
     t->few = zoe_round_up(zoe_min(FEW, tokens), zoe_cpu_padded_rows(t->kernels, 1)); /* no tile reaches into the next few */
     t->ldo = zoe_cpu_padded_cols(t->kernels, t->width);
-    for (t->keys = KEYS; !fits(t, zoe_round_up(FEW, zoe_cpu_padded_rows(t->kernels, 1))); t->keys /= 2)
+    for (t->keys = ZOE_ATTENTION_KEYS; !fits(t, zoe_round_up(FEW, zoe_cpu_padded_rows(t->kernels, 1))); t->keys /= 2)
         if (t->keys < 32) return false;
-    int64_t queries = zoe_round_up(zoe_min(QUERIES, tokens), t->few);
+    int64_t queries = zoe_round_up(zoe_min(ZOE_ATTENTION_QUERIES, tokens), t->few);
     while (queries > t->few && (!fits(t, queries) || heads * ((tokens + queries - 1) / queries) < 2 * cpu->threads))
         queries = zoe_round_up(queries / 2, t->few);
     return fits(t, queries);

@@ -11,11 +11,8 @@
 
 #include <string.h>
 
-#define BLOCK_DEPTH  576                  /* of the weights' slices */
-#define MAX_ROWS     64                   /* kernel rows in a slice */
-#define BLOCK_COLS   192                  /* output channels at a time, at most */
-#define PATCH_FLOATS (int64_t)(160 << 10) /* aimed at, so that patch and weights' slice share a second-level cache */
-#define SUM_FLOATS   (int64_t)(64 << 10)
+#define BLOCK_DEPTH 576 /* of the weights' slices */
+#define MAX_ROWS    64  /* kernel rows in a slice */
 
 typedef struct conv {
     const zoe_cpu_kernels *kernels;
@@ -169,7 +166,7 @@ static int64_t scratch_floats(const conv *t, int64_t cols) {
 
 static bool fits(const conv *t, int64_t cols) {
     int64_t pixels = (t->lines - 1) * t->patch_width + t->width;
-    return t->p->kernel[0] * t->patch_lines * t->patch_width * t->in <= PATCH_FLOATS && pixels * cols <= SUM_FLOATS;
+    return t->p->kernel[0] * t->patch_lines * t->patch_width * t->in <= ZOE_CONV_PATCH && pixels * cols <= ZOE_CONV_SUMS;
 }
 
 /* Pixels of a task and output channels at a time; false when even the smallest do not fit in scratch. */
@@ -177,7 +174,7 @@ static bool choose_tiles(const zoe_cpu *cpu, conv *t, int64_t *cols) {
     const zoe_conv *p = t->p;
     int64_t depth = t->run * p->kernel[0] * p->kernel[1], wide = t->kernels->wide.cols;
     int64_t rows = zoe_cpu_padded_rows(t->kernels, 1), shared = (int64_t)(ZOE_CPU_SHARED / sizeof(float));
-    *cols = zoe_min(zoe_max(wide, BLOCK_COLS / wide * wide), zoe_cpu_padded_cols(t->kernels, t->out));
+    *cols = zoe_min(zoe_max(wide, ZOE_CONV_COLS / wide * wide), zoe_cpu_padded_cols(t->kernels, t->out));
     while (*cols > wide && *cols * depth > shared) *cols = zoe_round_up(*cols / 2, wide);
     if (*cols * depth > shared) return false;
     t->depth = zoe_min(BLOCK_DEPTH, t->run);

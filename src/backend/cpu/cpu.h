@@ -4,10 +4,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
-
-/* Scratch of each thread, and of all threads together for packed convolution weights; taken once, in create. */
-#define ZOE_CPU_SCRATCH ((size_t)4 << 20)
-#define ZOE_CPU_SHARED  ((size_t)8 << 20)
+#include "backend/host.h"
 
 typedef struct zoe_cpu {
     zoe_backend base;

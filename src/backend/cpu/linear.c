@@ -12,14 +12,13 @@
 
 #include <string.h>
 
-#define BLOCK_DEPTH 384 /* a packed slice of W stays in the second-level cache, a tile's rows of x in the first */
-#define SMALL_BLOCK 64  /* rows or columns, below which tasks are not cut for the sake of more threads */
-#define LINE        16  /* floats of a cache line */
+#define SMALL_BLOCK 64 /* rows or columns, below which tasks are not cut for the sake of more threads */
+#define LINE        16 /* floats of a cache line */
 #define FEW_ROWS    32
 #define FEW_COLS    32   /* weights' rows to a task */
 #define FEW_DEPTH   1024 /* a converted slice of ZOE_DOT_ROWS weights' rows stays in the first-level cache */
 
-_Static_assert(((ZOE_BLOCK_ROWS + 16) * ZOE_BLOCK_COLS + (ZOE_BLOCK_COLS + 64) * BLOCK_DEPTH) * sizeof(float) <=
+_Static_assert(((ZOE_BLOCK_ROWS + 16) * ZOE_BLOCK_COLS + (ZOE_BLOCK_COLS + 64) * ZOE_BLOCK_DEPTH) * sizeof(float) <=
                    ZOE_CPU_SCRATCH,
                "a block, padded to tiles, fits in scratch");
 
@@ -64,11 +63,11 @@ static void copy_row(const zoe_cpu_product *t, float *to, int64_t row, int64_t k
 static void slice(const zoe_cpu_product *t, float *c, int64_t ldc, float *a, const float *b, int64_t row0, int64_t rows,
                   int64_t cols, int64_t k0, int64_t depth) {
     const zoe_cpu_kernels *k = t->kernels;
-    zoe_cpu_left left = {.data = a, .stride = BLOCK_DEPTH, .depth = depth, .count = 1};
+    zoe_cpu_left left = {.data = a, .stride = ZOE_BLOCK_DEPTH, .depth = depth, .count = 1};
     int64_t step = k->narrow.rows, group = 2 * k->wide.cols, groups = (cols + group - 1) / group;
     for (int64_t row = 0; row < rows; row += step) {
         int64_t count = zoe_min(step, rows - row), next = zoe_max(0, zoe_min(step, rows - row - step));
-        for (int64_t i = 0; i < count; i++) copy_row(t, a + i * BLOCK_DEPTH, row0 + row + i, k0, depth);
+        for (int64_t i = 0; i < count; i++) copy_row(t, a + i * ZOE_BLOCK_DEPTH, row0 + row + i, k0, depth);
         for (int64_t i = 0; i < groups; i++) {
             int64_t col = i * group;
             prefetch(t, row0 + row + step, next, k0, depth, i, groups);
@@ -81,11 +80,11 @@ static void slice(const zoe_cpu_product *t, float *c, int64_t ldc, float *a, con
 static void block(const zoe_cpu_product *t, float *scratch, int64_t row0, int64_t rows, int64_t col0, int64_t cols) {
     const zoe_cpu_kernels *k = t->kernels;
     int64_t ldc = zoe_cpu_padded_cols(k, cols);
-    float *a = scratch, *b = a + k->narrow.rows * BLOCK_DEPTH, *buffer = b + ldc * BLOCK_DEPTH;
-    float *c = buffer + k->wide.cols * BLOCK_DEPTH;
-    memset(a, 0, (size_t)(k->narrow.rows * BLOCK_DEPTH) * sizeof *a);
-    for (int64_t k0 = 0; k0 < t->depth; k0 += BLOCK_DEPTH) {
-        int64_t depth = zoe_min(BLOCK_DEPTH, t->depth - k0);
+    float *a = scratch, *b = a + k->narrow.rows * ZOE_BLOCK_DEPTH, *buffer = b + ldc * ZOE_BLOCK_DEPTH;
+    float *c = buffer + k->wide.cols * ZOE_BLOCK_DEPTH;
+    memset(a, 0, (size_t)(k->narrow.rows * ZOE_BLOCK_DEPTH) * sizeof *a);
+    for (int64_t k0 = 0; k0 < t->depth; k0 += ZOE_BLOCK_DEPTH) {
+        int64_t depth = zoe_min(ZOE_BLOCK_DEPTH, t->depth - k0);
         zoe_cpu_pack_weights(k, b, buffer, t->w, col0, cols, k0, depth);
         slice(t, c, ldc, a, b, row0, rows, cols, k0, depth);
     }

@@ -4,9 +4,7 @@
 
 #include "backend/cpu/cpu.h"
 
-#define ZOE_BLOCK_ROWS  1536 /* of x and y: the packing of a slice of W is shared by so many rows */
-#define ZOE_BLOCK_CODES 768  /* of int8 rows, whose products are faster: their sums are to stay in the second cache */
-#define ZOE_BLOCK_COLS  512  /* of W */
+#define ZOE_BLOCK_CODES 768 /* of int8 rows, whose products are faster: their sums are to stay in the second cache */
 
 typedef struct zoe_cpu_product {
     const zoe_cpu_kernels *kernels;

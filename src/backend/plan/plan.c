@@ -2,7 +2,10 @@
  * The backend that computes nothing: the same model code over it yields the work counted by the wrappers and the arena's
  * high-water mark. Addresses are made up, aligned and never touched.
  */
+#include <omp.h>
+
 #include "backend/device.h"
+#include "backend/host.h"
 #include "backend/quantised.h"
 #include "backend/sage.h"
 
@@ -16,6 +19,8 @@ typedef struct plan {
     uintptr_t next;     /* address of the next allocation */
     zoe_pool pool;      /* of a device */
     size_t lift, fetch; /* locked memory that uploads and downloads in two halves pass through */
+    int threads;        /* of the processor's kernels, and bytes that they touch for each thread and together */
+    int64_t threads_bytes, shared_bytes;
     zoe_rates rates;
     zoe_work seen; /* work of the operations that seconds were counted for */
 } plan;
@@ -112,17 +117,31 @@ static void plan_trim(zoe_backend *be) {
 
 /* ---- how long an operation takes ---- */
 
-/* Products at `rate` (0: at that of the backend's type) beside all bytes, each once; `more` are moved before or after. */
+/*
+ * Products at `rate` (0: at that of the backend's type) beside the bytes, each once: half of them move meanwhile, the other
+ * half before the products can begin and after they have ended. `more` bytes are moved in passes of their own.
+ */
 static int spend(zoe_backend *be, double rate, double more) {
     plan *self = plan_of(be);
     const zoe_rates *r = &self->rates;
     if (!r->bytes) return ZOE_OK;
     zoe_work w = zoe_work_since(&be->work, &self->seen);
     double computing = (w.linear_flops + w.attention_flops + w.conv_flops) / (rate > 0 ? rate : r->product);
-    double moving = w.bytes / r->bytes, most = computing > moving ? computing : moving;
-    be->work.seconds += (most > r->least ? most : r->least) + more / r->bytes;
+    double half = w.bytes / r->bytes / 2;
+    be->work.seconds += r->least + half + (computing > half ? computing : half) + more / r->bytes;
     self->seen = be->work;
     return ZOE_OK;
+}
+
+/* ---- what the processor's kernels touch ---- */
+
+static void touch(zoe_backend *be, int64_t floats, int64_t shared) {
+    plan *self = plan_of(be);
+    int64_t bytes = zoe_host_least(4 * floats, self->threads * (int64_t)ZOE_CPU_SCRATCH);
+    if (!be->ops->host_memory) return;
+    if (bytes > self->threads_bytes) self->threads_bytes = bytes;
+    if (4 * shared > self->shared_bytes) self->shared_bytes = zoe_host_least(4 * shared, (int64_t)ZOE_CPU_SHARED);
+    be->workspace = self->threads_bytes + self->shared_bytes;
 }
 
 /* ---- what a device's operations take of the arena while they run ---- */
@@ -156,9 +175,11 @@ static int plan_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, cons
     }
     if (folds) apart = false, bytes += (out * in + out) * size;
     if (apart) bytes += rows * out * size;
-    double rate = w->dtype == ZOE_I8 ? plan_of(be)->rates.int8 : w->dtype == ZOE_F8_E4M3 ? plan_of(be)->rates.fp8 : 0;
-    ZOE_TRY(spend(be, rate, be->ops->scratch ? 2 * (double)bytes : 0));
-    return scratch(be, bytes + (w->dtype == ZOE_I8 ? some * out * 4 : 0)); /* writing sums is part of the rate */
+    touch(be, zoe_host_linear_floats(plan_of(be)->threads, rows, in, out), 0);
+    const zoe_rates *r = &plan_of(be)->rates;
+    double passes = 2 * (double)bytes + (w->dtype == ZOE_I8 ? 2 * ZOE_DEVICE_SUM * (double)(rows * out) : 0);
+    ZOE_TRY(spend(be, w->dtype == ZOE_I8 ? r->int8 : w->dtype == ZOE_F8_E4M3 ? r->fp8 : 0, be->ops->scratch ? passes : 0));
+    return scratch(be, bytes + (w->dtype == ZOE_I8 ? some * out * ZOE_DEVICE_SUM : 0));
 }
 
 static int plan_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_norm *p) {
@@ -184,21 +205,32 @@ static int plan_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, c
     int64_t row = q->shape[0] * keys * (4 + (int64_t)zoe_dtype_size(v->dtype)), most = bounded / row / 64 * 64;
     if (most < 64) most = 64;
     if (most > q->shape[1]) most = q->shape[1];
+    touch(be, zoe_host_attention_floats(plan_of(be)->threads, q->shape[0], q->shape[1], dim + v->shape[2]), 0);
     bool sage = fused && be->sage && zoe_sage_takes(k->shape[1], dim, dim, p->last_key_repeats);
     const zoe_rates *rates = &plan_of(be)->rates;
-    ZOE_TRY(spend(be, (sage ? rates->sage : rates->attention)[dim <= 64], 0));
+    double scores = fused ? 0 : (double)q->shape[1] * (double)row;
+    ZOE_TRY(spend(be, (sage ? rates->sage : rates->attention)[dim <= 64], be->ops->scratch ? 2 * scores : 0));
     if (sage) return scratch(be, zoe_sage_lay_out(q->shape[0], q->shape[1], k->shape[1], dim, be->sage_value).bytes);
     return scratch(be, fused ? 0 : most * row);
 }
 
 static int plan_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_tensor *w, const zoe_conv *p) {
-    (void)y, (void)x, (void)w, (void)p;
+    const int *k = p->kernel;
+    int64_t in = x->shape[3], out = y->shape[3], depth = (int64_t)k[0] * k[1] * k[2] * in;
+    int64_t patch = k[0] * in * (y->shape[1] * p->stride[1] + k[1]) * (y->shape[2] * p->stride[2] + k[2]);
+    int64_t cols = zoe_host_least(out, ZOE_CONV_COLS), sums = y->shape[1] * y->shape[2] * cols;
+    bool pointwise = k[0] * k[1] * k[2] == 1;
+    if (pointwise)
+        touch(be, zoe_host_linear_floats(plan_of(be)->threads, zoe_tensor_rows(y), in, out), 0);
+    else
+        touch(be, zoe_host_conv_floats(plan_of(be)->threads, patch, sums), depth * cols);
+    (void)w;
     return spend(be, plan_of(be)->rates.conv, 0);
 }
 
 static int plan_group_norm(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const zoe_group_norm *p) {
-    (void)y, (void)x, (void)p;
-    return spend(be, 0, 0);
+    (void)y, (void)p;
+    return spend(be, 0, be->ops->scratch ? (double)zoe_tensor_bytes(x) : 0); /* read once more for the moments */
 }
 
 static int plan_embedding(zoe_backend *be, zoe_tensor *y, const zoe_tensor *table, const zoe_tensor *ids) {
@@ -293,6 +325,7 @@ int zoe_plan_backend_create(zoe_context *ctx, zoe_dtype dtype, bool device, zoe_
                                .sage_value = 1,
                                .arena = {.base = (char *)FIRST_ADDRESS, .size = ARENA_BYTES}};
     self->next = FIRST_ADDRESS + ARENA_BYTES;
+    self->threads = ctx->settings.threads > 0 ? ctx->settings.threads : omp_get_max_threads();
     if (device) {
         self->pool = (zoe_pool){.be = &self->base, .take = new_address, .give = give_back};
         zoe_device_open(&self->base, ZOE_DEVICE_CONTEXT);
