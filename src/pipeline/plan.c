@@ -83,11 +83,33 @@ zoe_limits zoe_limits_of(const zoe_backend *be, int64_t ram) {
     return limits;
 }
 
+/*
+ * The budget that is told: it has to work when it is given, in the two decimals in which it is told, and in another
+ * process, whose own memory is a few pages more or less.
+ */
+static int64_t round_up(int64_t bytes) {
+    int64_t unit = 1 << 20;
+    bytes += 1 << 20;
+    while (bytes >> 10 >= unit && unit < (int64_t)1 << 40) unit <<= 10;
+    return ((bytes * 100 / unit + 1) * unit + 99) / 100;
+}
+
+/* What would lower the budget that a phase needs. */
+static const char *advice(const zoe_model *model, int phase, bool device) {
+    zoe_offload offload = model->be->weights.offload;
+    const char *linear = model->settings.linear;
+    if (device && (offload == ZOE_OFFLOAD_NONE || offload == ZOE_OFFLOAD_MODEL))
+        return "--offload auto, a smaller --size or fewer --frames would lower it";
+    if (phase != ZOE_PHASE_TEXT) return "a smaller --size or fewer --frames would lower it";
+    return linear && strcmp(linear, "native") != 0 ? "a shorter --prompt would lower it"
+                                                   : "--linear int8 or int4 would lower it";
+}
+
 static int refuse(const zoe_model *model, const zoe_plan *plan, const char *option, int64_t asked, int64_t least, int phase,
                   const char *advice) {
     char budget[32], smallest[32], activations[32];
     zoe_bytes_text(budget, sizeof budget, asked);
-    zoe_bytes_text(smallest, sizeof smallest, least);
+    zoe_bytes_text(smallest, sizeof smallest, round_up(least));
     zoe_bytes_text(activations, sizeof activations, plan->phases[phase].activations);
     return zoe_fail(
         model->ctx, ZOE_ERR_BUDGET,
@@ -104,7 +126,6 @@ static void least_of(const zoe_plan *plan, int phase, int64_t *host, int64_t *de
 }
 
 int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
-    static const char smaller[] = "a smaller --size or fewer --frames would lower it";
     zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
     int64_t host_least = 0, device_least = 0;
     int host_worst = 0, device_worst = 0;
@@ -122,12 +143,9 @@ int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_bud
         if (device > device_least) device_least = device, device_worst = i;
     }
     if (limits.device && device_least > limits.device)
-        return refuse(model, plan, "--vram", limits.device, device_least, device_worst,
-                      model->be->weights.offload == ZOE_OFFLOAD_NONE || model->be->weights.offload == ZOE_OFFLOAD_MODEL
-                          ? "--offload auto, a smaller --size or fewer --frames would lower it"
-                          : smaller);
+        return refuse(model, plan, "--vram", limits.device, device_least, device_worst, advice(model, device_worst, true));
     if (limits.host && host_least > limits.host)
-        return refuse(model, plan, "--ram", limits.host, host_least, host_worst, smaller);
+        return refuse(model, plan, "--ram", limits.host, host_least, host_worst, advice(model, host_worst, false));
     return ZOE_OK;
 }
 

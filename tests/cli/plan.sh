@@ -14,8 +14,8 @@ no_files '*.mp4'
 
 expect 1 '--ram: 2.00 MiB is not enough; the smallest budget that works is [0-9.]+ MiB' plan "${small[@]}" --ram 2M
 expect 1 'the smallest budget that works is [0-9.]+ MiB' generate "${small[@]}" --ram 2M -o x.mp4
-least=$(sed -nE 's/.*budget that works is ([0-9]+)\..*/\1/p' err)
-expect 0 '^x.mp4' generate "${small[@]}" --ram $((least + 2))M -o x.mp4
+told() { sed -nE 's/.*budget that works is ([0-9.]+) ([MG])iB.*/\1\2/p' err; } # in the words in which it can be given
+expect 0 '^x.mp4' generate "${small[@]}" --ram "$(told)" -o x.mp4
 rm -f x.mp4
 
 # A device is planned without one being there.
@@ -24,6 +24,15 @@ run plan "${small[@]}" --device cuda --vram 2G
 grep -qE '^Device memory at most [0-9.]+ MiB' out || fail "the plan lacks the device: $(cat out)"
 expect 1 '--vram: 512.00 MiB is not enough; the smallest budget that works is [0-9.]+ MiB' \
     plan "${small[@]}" --device cuda --vram 512M
+for size in 48x32 480x320 1280x720; do # also where two decimals of a GiB are many bytes
+    for offload in auto model block; do
+        large=(plan "${small[@]}" --size $size --frames 81 --vae-tiling none --device cuda --offload $offload)
+        expect 1 'smallest budget' "${large[@]}" --vram 512M
+        least=$(told)
+        run "${large[@]}" --vram "$least"
+        [ "$status" = 0 ] || fail "$size, $offload: $least does not do: $(cat err)"
+    done
+done
 
 # Times by the rates of another machine: half the rates, twice the time.
 rates() {
