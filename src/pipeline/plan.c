@@ -94,12 +94,15 @@ static int64_t round_up(int64_t bytes) {
     return ((bytes * 100 / unit + 1) * unit + 99) / 100;
 }
 
-/* What would lower the budget that a phase needs. */
-static const char *advice(const zoe_model *model, int phase, bool device) {
+/* What would lower the budget that a phase needs of the device's memory or, if that is not asked about, the host's. */
+static const char *advice(const zoe_model *model, const zoe_request *request, int phase, bool device) {
     zoe_offload offload = model->be->weights.offload;
     const char *linear = model->settings.linear;
-    if (device && (offload == ZOE_OFFLOAD_NONE || offload == ZOE_OFFLOAD_MODEL))
+    bool weights = device || model->be->ops->host_memory; /* are there */
+    if (weights && (offload == ZOE_OFFLOAD_NONE || offload == ZOE_OFFLOAD_MODEL))
         return "--offload auto, a smaller --size or fewer --frames would lower it";
+    if (phase == ZOE_PHASE_DECODE && request->vae_tiling && strcmp(request->vae_tiling, "none") == 0)
+        return "--vae-tiling auto, a smaller --size or fewer --frames would lower it";
     if (phase != ZOE_PHASE_TEXT) return "a smaller --size or fewer --frames would lower it";
     return linear && strcmp(linear, "native") != 0 ? "a shorter --prompt would lower it"
                                                    : "--linear int8 or int4 would lower it";
@@ -125,7 +128,12 @@ static void least_of(const zoe_plan *plan, int phase, int64_t *host, int64_t *de
     *device = plan->device ? use->device - use->weights.peak + use->weights.least : 0;
 }
 
-int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
+/*
+ * What is left for weights in each phase under the limits; ZOE_ERR_BUDGET, naming the smallest budget that works, when it
+ * is not enough. The plan is one without budgets.
+ */
+static int share(const zoe_model *model, const zoe_request *request, const zoe_plan *plan,
+                 zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
     zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
     int64_t host_least = 0, device_least = 0;
     int host_worst = 0, device_worst = 0;
@@ -143,9 +151,10 @@ int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_bud
         if (device > device_least) device_least = device, device_worst = i;
     }
     if (limits.device && device_least > limits.device)
-        return refuse(model, plan, "--vram", limits.device, device_least, device_worst, advice(model, device_worst, true));
+        return refuse(model, plan, "--vram", limits.device, device_least, device_worst,
+                      advice(model, request, device_worst, true));
     if (limits.host && host_least > limits.host)
-        return refuse(model, plan, "--ram", limits.host, host_least, host_worst, advice(model, host_worst, false));
+        return refuse(model, plan, "--ram", limits.host, host_least, host_worst, advice(model, request, host_worst, false));
     return ZOE_OK;
 }
 
@@ -185,7 +194,7 @@ static int fit(zoe_model *model, zoe_model *twin, const zoe_request *request, zo
     for (int i = 0; i < ZOE_PHASE_COUNT; i++) budgets[i] = (zoe_phase_budget){0};
     for (size_t i = 0; i < sizeof ladders / sizeof *ladders; i++)
         ZOE_TRY(descend(twin, request, &limits, &ladders[i], plan, budgets));
-    return zoe_plan_budgets(model, plan, budgets);
+    return share(model, request, plan, budgets);
 }
 
 int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {

@@ -64,12 +64,6 @@ int64_t zoe_plan_base(const zoe_backend *be);
  */
 int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]);
 
-/*
- * What is left for weights in each phase under the limits; ZOE_ERR_BUDGET, naming the smallest budget that works, when it
- * is not enough. The plan is one without budgets.
- */
-int zoe_plan_budgets(const zoe_model *model, const zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]);
-
 /* Seconds that a phase takes by its operations, by copies to the device and by reading files: the longest is its time. */
 typedef struct zoe_plan_time {
     double compute, copy, disk;

@@ -24,6 +24,9 @@ run plan "${small[@]}" --device cuda --vram 2G
 grep -qE '^Device memory at most [0-9.]+ MiB' out || fail "the plan lacks the device: $(cat out)"
 expect 1 '--vram: 512.00 MiB is not enough; the smallest budget that works is [0-9.]+ MiB' \
     plan "${small[@]}" --device cuda --vram 512M
+expect 1 '[(]phase [a-z]+, of which .*: --offload auto, a smaller --size' plan "${small[@]}" --ram 2M --offload none
+expect 1 '[(]phase decode, .*: --vae-tiling auto, a smaller --size' \
+    plan "${small[@]}" --size 1280x720 --vae-tiling none --device cuda --vram 1G
 for size in 48x32 480x320 1280x720; do # also where two decimals of a GiB are many bytes
     for offload in auto model block; do
         large=(plan "${small[@]}" --size $size --frames 81 --vae-tiling none --device cuda --offload $offload)
