@@ -133,7 +133,8 @@ def run_bench(zoe, device, case, driver):
         return None
     return {"device": (found["planned_device_bytes"], found["driver_device_bytes"]), "watched": most, "wall": wall,
             "counted": found["peak_device_bytes"], "host": (found["planned_host_bytes"], found["resident_host_bytes"]),
-            "seconds": found["seconds"], "stalled": found["stalled_seconds_per_repeat"],
+            "seconds": found["seconds"], "planned_step": found["planned_seconds"],
+            "stalled": found["stalled_seconds_per_repeat"],
             "copied": found["copied_bytes_per_repeat"], "read": found["read_bytes_per_repeat"],
             "prepare": found["prepare_seconds"]}
 
@@ -146,9 +147,11 @@ def run_request(zoe, device, case, driver, out):
     found, most, wall = watched([zoe, "generate", *options, "--quiet"], driver)
     if not found or not planned:
         return None
+    denoise = next(phase for phase in planned["phases"] if phase["phase"] == "denoise")
     return {"device": (planned["peak_device_bytes"], most), "watched": most, "wall": wall,
             "counted": found["peak_device_bytes"], "host": (planned["peak_host_bytes"], found["peak_host_bytes"]),
-            "seconds": found["seconds_per_step"], "stalled": found["weights"]["stalled_seconds"],
+            "seconds": found["seconds_per_step"], "planned_step": denoise["seconds"] / denoise["steps"],
+            "stalled": found["weights"]["stalled_seconds"],
             "copied": found["weights"]["loaded_bytes_per_step"], "read": found["weights"]["read_bytes"], "prepare": 0,
             "planned_seconds": planned["seconds"], "phases": found["seconds"]}
 
@@ -170,8 +173,8 @@ def main():
     options = parser.parse_args()
     cases = CASES[options.device]
     driver = Driver() if options.device == "cuda" else None
-    print("| case | GiB of the device: plan, driver | GiB of the host: plan, largest resident | a step | waited | "
-          "copied, GiB | read, GiB | wall |")
+    print("| case | GiB of the device: plan, driver | GiB of the host: plan, largest resident | a step, s: plan, found | "
+          "waited | copied, GiB | read, GiB | wall |")
     print("|---" * 8 + "|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         for name in options.only.split(",") if options.only else cases:
@@ -183,7 +186,9 @@ def main():
             if not row:
                 print(f"| {name} | failed | | | | | | |", flush=True)
                 continue
-            print(f"| {name} | {beside(row['device'])} | {beside(row['host'])} | {row['seconds']:.4f} s | "
+            planned, seconds = row["planned_step"], row["seconds"]
+            print(f"| {name} | {beside(row['device'])} | {beside(row['host'])} | "
+                  f"{planned:.4f}, {seconds:.4f} ({100 * (planned / seconds - 1):+.1f} %) | "
                   f"{1e3 * row['stalled']:.1f} ms | {row['copied'] / GIB:.2f} | {row['read'] / GIB:.2f} | "
                   f"{row['wall']:.1f} s |", flush=True)
             if options.json:

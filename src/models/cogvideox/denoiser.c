@@ -160,7 +160,7 @@ static int rotary_tables(zoe_cogvideox_denoiser *d, zoe_cogvideox_grid *grid) {
     float *tables;
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, tables, 2 * all));
     for (int64_t i = 0; i < text; i++) tables[i] = 1;
-    zoe_cogvideox_rotary(&d->config, grid->size, tables + text, tables + all + text);
+    if (d->be->ops->computes) zoe_cogvideox_rotary(&d->config, grid->size, tables + text, tables + all + text);
     int status = zoe_nn_from_host(be, &grid->cos, ZOE_F32, 2, shape, tables);
     if (status == ZOE_OK) status = zoe_nn_from_host(be, &grid->sin, ZOE_F32, 2, shape, tables + all);
     zoe_free(be->ctx, tables);

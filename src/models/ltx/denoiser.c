@@ -214,7 +214,7 @@ int zoe_ltx_grid_create(zoe_ltx_denoiser *d, const zoe_ltx_place *place, zoe_ltx
         float exponent = i < count / 2 ? step * (float)i : 1.0f - step * (float)(count - 1 - i);
         frequencies[i] = powf(10000.0f, exponent) * 3.14159265358979323846f / 2.0f;
     }
-    fill_tables(place, grid, frequencies, d->width, tables, tables + grid->tokens * half);
+    if (be->ops->computes) fill_tables(place, grid, frequencies, d->width, tables, tables + grid->tokens * half);
     ZOE_TRY_DONE(zoe_nn_from_host(be, &grid->cos, ZOE_F32, 2, shape, tables));
     ZOE_TRY_DONE(zoe_nn_from_host(be, &grid->sin, ZOE_F32, 2, shape, tables + grid->tokens * half));
 done:
