@@ -108,43 +108,36 @@ __device__ __forceinline__ int64_t residual_at(const zoe_cuda_convolution &p, in
 template <int ROWS, int COLS, int THREADS, int PITCH, typename PLACE>
 __device__ __forceinline__ void conv_write(const zoe_cuda_convolution &p, const float *sums, int frame, int column0,
                                            int thread, PLACE place) {
-    constexpr int pieces = COLS / 8, together = 4; /* y may be the residual, so loads do not pass stores by themselves */
-    for (int first = thread; first < ROWS * pieces; first += together * THREADS) {
-        int64_t to[together]; /* negative: nothing */
-        float add[together][8];
+#pragma unroll 4
+    for (int index = thread; index < ROWS * (COLS / 8); index += THREADS) {
+        int row = index / (COLS / 8), n = index % (COLS / 8) * 8, channel = column0 + n;
+        int2 at = place(row);
+        if (at.x >= p.out_width || at.y >= p.out_height || channel >= p.out) continue;
+        int64_t to = (((int64_t)frame * p.out_height + at.y) * p.out_width + at.x) * p.out + channel;
+        const bf16 *residual = (const bf16 *)p.residual;
+        if (residual) residual += residual_at(p, frame, at.y, at.x, channel);
+        float v[8];
+        load8(v, sums + row * PITCH + n);
+        if (p.out % 8 == 0) {
+            float add[8];
+            if (p.bias) {
 #pragma unroll
-        for (int i = 0; i < together; i++) {
-            int index = first + i * THREADS, channel = column0 + index % pieces * 8;
-            int2 at = place(index / pieces);
-            bool there = index < ROWS * pieces && at.x < p.out_width && at.y < p.out_height && channel < p.out;
-            to[i] = there ? (((int64_t)frame * p.out_height + at.y) * p.out_width + at.x) * p.out + channel : -1;
-            if (!there || !p.residual) continue;
-            const bf16 *from = (const bf16 *)p.residual + residual_at(p, frame, at.y, at.x, channel);
-            if (p.out % 8 == 0) {
-                load8(add[i], from);
-            } else {
-#pragma unroll
-                for (int j = 0; j < 8; j++) add[i][j] = channel + j < p.out ? to_float(from[j]) : 0;
+                for (int j = 0; j < 8; j++) v[j] += p.bias[channel + j];
             }
+            if (residual) {
+                load8(add, residual);
+#pragma unroll
+                for (int j = 0; j < 8; j++) v[j] += add[j];
+            }
+            store8((bf16 *)p.y + to, v);
+            continue;
         }
 #pragma unroll
-        for (int i = 0; i < together; i++) {
-            int index = first + i * THREADS, n = index % pieces * 8, channel = column0 + n;
-            float v[8];
-            if (to[i] < 0) continue;
-            load8(v, sums + index / pieces * PITCH + n);
-#pragma unroll
-            for (int j = 0; j < 8; j++) {
-                if (p.bias && channel + j < p.out) v[j] += p.bias[channel + j];
-                if (p.residual) v[j] += add[i][j];
-            }
-            if (p.out % 8 == 0) {
-                store8((bf16 *)p.y + to[i], v);
-                continue;
-            }
-#pragma unroll
-            for (int j = 0; j < 8; j++)
-                if (channel + j < p.out) from_float((bf16 *)p.y + to[i] + j, v[j]);
+        for (int j = 0; j < 8; j++) {
+            if (channel + j >= p.out) continue;
+            if (p.bias) v[j] += p.bias[channel + j];
+            if (residual) v[j] += to_float(residual[j]);
+            from_float((bf16 *)p.y + to + j, v[j]);
         }
     }
 }

@@ -149,26 +149,12 @@ __device__ __forceinline__ int2 row_place(const zoe_cuda_convolution &p, const c
     return make_int2(o.column + (column << shift) + start.x, o.line + (line << shift) + start.y);
 }
 
-/* The residual comes to the second-level cache while products are computed. */
-template <typename TILE>
-__device__ __forceinline__ void call_residual(const zoe_cuda_convolution &p, const conv_place &o, int thread) {
-    constexpr int lines = (TILE::COLS * 2 + 127) / 128;
-    for (int index = thread; p.residual && index < TILE::ROWS * lines; index += CONSUMERS) {
-        int channel = o.channel + index % lines * 64;
-        int2 at = row_place<TILE>(p, o, index / lines);
-        if (at.x >= p.out_width || at.y >= p.out_height || channel >= p.out) continue;
-        const bf16 *from = (const bf16 *)p.residual + residual_at(p, o.frame, at.y, at.x, channel);
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
-    }
-}
-
 template <typename TILE>
 __device__ __forceinline__ void consume(const zoe_cuda_convolution &p, const conv_maps &maps, const conv_place &o,
                                         const conv_ring &ring, float *result) {
     constexpr int COLS = TILE::COLS, PRODUCTS = TILE::PRODUCTS;
     int thread = threadIdx.x, group = thread / 128, warp = thread / 32 % 4, lane = thread % 32;
     int shift = p.upsample == 2, pitch = maps.box[1] * TILE::LINE;
-    call_residual<TILE>(p, o, thread);
     int2 from[PRODUCTS]; /* where a square's first tap begins, in enlarged pixels of the box */
     float sum[PRODUCTS][COLS / 2];
 #pragma unroll
@@ -184,21 +170,25 @@ __device__ __forceinline__ void consume(const zoe_cuda_convolution &p, const con
         mbarrier_wait(ring.a_full(a.stage), a.phase);
         for (int h = 0; h < p.kernel[1]; h += TILE::TAPS == 9 ? 3 : 1)
             for (int w = 0; w < p.kernel[2]; w += TILE::TAPS == 1 ? 1 : 3) {
+                uint32_t pixels[TILE::TAPS][PRODUCTS];
+#pragma unroll
+                for (int tap = 0; tap < TILE::TAPS; tap++)
+#pragma unroll
+                    for (int j = 0; j < PRODUCTS; j++) {
+                        int line = (from[j].y + h + tap / 3) >> shift, column = (from[j].x + w + tap % 3) >> shift;
+                        pixels[tap][j] = ring.a(a.stage) + line * pitch + column * TILE::LINE;
+                    }
+                uint32_t first = ring.b(b.stage);
                 mbarrier_wait(ring.b_full(b.stage), b.phase);
                 wgmma_fence();
 #pragma unroll
                 for (int tap = 0; tap < TILE::TAPS; tap++) {
-                    uint32_t weights = ring.b(b.stage) + tap * TILE::COLS * TILE::LINE, pixels[PRODUCTS];
-#pragma unroll
-                    for (int j = 0; j < PRODUCTS; j++) {
-                        int line = (from[j].y + h + tap / 3) >> shift, column = (from[j].x + w + tap % 3) >> shift;
-                        pixels[j] = ring.a(a.stage) + line * pitch + column * TILE::LINE;
-                    }
+                    uint32_t weights = first + tap * TILE::COLS * TILE::LINE;
 #pragma unroll
                     for (int k = 0; k < TILE::DEPTH / 16; k++)
 #pragma unroll
                         for (int j = 0; j < PRODUCTS; j++)
-                            wgmma_bf16<COLS>(sum[j], pixels_tile<TILE>(pixels[j] + k * 32, pitch),
+                            wgmma_bf16<COLS>(sum[j], pixels_tile<TILE>(pixels[tap][j] + k * 32, pitch),
                                              weights_tile<TILE>(weights + k * 32));
                 }
                 wgmma_commit();
