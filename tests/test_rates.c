@@ -92,6 +92,11 @@ static void an_operation_takes_its_products_and_its_bytes(void **state) {
     double flops = 4.0 * 4096 * 4096 * 256, bytes = 4 * 2 * 4096 * 256;
     assert_true(close_to(attention_seconds(be, 4096, 2, 128), seconds_of(flops / 1e5, bytes)));
     assert_true(close_to(attention_seconds(be, 4096, 4, 64), seconds_of(flops / 5e4, bytes)));
+    zoe_rates hot = rates;
+    hot.steady = 0.5;
+    zoe_plan_backend_rates(be, &hot);
+    assert_true(close_to(attention_seconds(be, 4096, 2, 128), seconds_of(2 * flops / 1e5, bytes)));
+    zoe_plan_backend_rates(be, &rates);
     be->sage = true;
     assert_true(close_to(attention_seconds(be, 4096, 2, 128), seconds_of(flops / 2e5, bytes)));
     assert_true(
@@ -163,7 +168,7 @@ static void what_a_device_lacks_is_left_out(void **state) {
     assert_string_equal(zoe_context_error(f->ctx), "");
     assert_true(refused > 0);
     assert_true(found.product > 0 && found.attention[0] > 0 && found.attention[1] > 0 && found.sage[0] > 0);
-    assert_true(found.bytes > 0 && found.copy > 0 && found.least > 0);
+    assert_true(found.bytes > 0 && found.copy > 0 && found.least > 0 && found.steady > 0 && found.steady <= 1);
     assert_true(found.conv == 0);                   /* no memory for its frames */
     assert_true(found.int8 == 0 && found.fp8 == 0); /* does not quantise */
     assert_int_equal(f->be->device_bytes, held);

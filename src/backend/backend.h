@@ -244,9 +244,10 @@ typedef struct zoe_rates {
     double product, int8, fp8; /* products: in the backend's own type; with weights and rows of 8 bits */
     double attention[2], sage[2];
     double conv;
-    double bytes; /* read and written */
-    double copy;  /* from locked memory of the host to a device */
-    double least; /* seconds that every operation takes */
+    double bytes;  /* read and written */
+    double copy;   /* from locked memory of the host to a device */
+    double least;  /* seconds that every operation takes to begin */
+    double steady; /* what stays of products, attention and convolutions when a device is at work for long; 0: all */
 } zoe_rates;
 
 /* From now on a plan counts work.seconds: an operation takes the longer of its products and its bytes. */

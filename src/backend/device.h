@@ -33,8 +33,10 @@ void zoe_device_open(zoe_backend *be, int64_t context);
 #define ZOE_DEVICE_MAPS 512
 
 /* Host memory of a process with driver and libraries, and what of it comes with their first use. */
-#define ZOE_DEVICE_HOST ((int64_t)540 << 20)
+#define ZOE_DEVICE_HOST ((int64_t)496 << 20)
 #define ZOE_DEVICE_LATE ((int64_t)96 << 20)
+/* The libraries' kernels for attention that writes its scores, which most networks need not load. */
+#define ZOE_DEVICE_SCORES ((int64_t)26 << 20)
 
 /* Bytes of a sum of int8 products, which waits in memory for its scales. */
 #define ZOE_DEVICE_SUM 4

@@ -21,12 +21,16 @@ static void print_measured(const json_t *measured) {
                 {"copy_gbytes", "copying", "read and written, by all threads"},
                 {"memory_gbytes", "memory", "read and written by an operation"},
                 {"host_copy_gbytes", "from host", "out of page-locked memory"}};
+    const json_t *steady = json_object_get(measured, "steady_share");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         json_t *value = json_object_get(measured, rows[i].key);
         if (value)
             printf("  %-11s %9.1f %s  %s\n", rows[i].label, json_number_value(value),
                    strstr(rows[i].key, "gflops") ? "GFLOP/s" : "GB/s   ", rows[i].note);
     }
+    if (steady)
+        printf("  %-11s %9.1f %%        of computing stays when it is at work for long\n", "steady",
+               100 * json_number_value(steady));
 }
 
 static void print_device(const json_t *device) {

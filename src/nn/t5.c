@@ -249,7 +249,7 @@ static int embed(zoe_t5 *t5, const int32_t *ids, int64_t count, zoe_tensor *x) {
     int64_t width = t5->config.width;
     zoe_tensor rows;
     float *host;
-    ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, host, count * width));
+    ZOE_TRY(zoe_host_alloc(be, (size_t)(count * width) * sizeof *host, (void **)&host));
     int status = zoe_weights_acquire(t5->weights, 0);
     if (status == ZOE_OK) {
         for (int64_t i = 0; i < count && be->ops->computes; i++)
@@ -257,7 +257,7 @@ static int embed(zoe_t5 *t5, const int32_t *ids, int64_t count, zoe_tensor *x) {
         status = zoe_weights_release(t5->weights, 0, status);
     }
     if (status == ZOE_OK) status = zoe_nn_from_host(be, &rows, ZOE_F32, 2, (const int64_t[]){count, width}, host);
-    zoe_free(be->ctx, host);
+    zoe_host_free(be, host);
     ZOE_TRY(status);
     return zoe_op_copy(be, x, &rows);
 }

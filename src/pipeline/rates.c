@@ -11,8 +11,8 @@
 #include "weights/convert.h"
 #include "weights/quantise.h"
 
-/* How long each operation is run, and how much of that between two looks at the clock. */
-static const double enough = 0.04, round_seconds = 0.008;
+/* How long each operation is run, how much of that between two looks at the clock, and until a chip is hot. */
+static const double enough = 0.04, round_seconds = 0.008, long_enough = 0.25;
 
 /* An operation on tensors of its own. */
 typedef struct trial {
@@ -140,8 +140,15 @@ static int product_of(trial *t, zoe_dtype form, double *rate) {
     return ZOE_OK;
 }
 
+/* A device draws too much power to go on as fast as it begins. */
 static int product(trial *t, zoe_rates *out) {
-    return product_of(t, t->be->dtype, &out->product);
+    ZOE_TRY(product_of(t, t->be->dtype, &out->product));
+    if (t->be->ops->host_memory) return ZOE_OK;
+    const shapes *s = shapes_of(t->be);
+    double once = 2.0 * (double)s->rows * (double)s->depth * (double)s->cols / out->product, seconds;
+    ZOE_TRY(time_round(t, run_linear, once < long_enough ? (int)fmin(long_enough / once, 10000) : 1, &seconds));
+    out->steady = fmin(once / seconds, 1);
+    return ZOE_OK;
 }
 
 /* On a device sums are written, and read for their scales: a plan counts that as bytes. */
@@ -250,15 +257,16 @@ int zoe_rates_measure(zoe_backend *be, zoe_rates *out) {
     return status;
 }
 
-const zoe_rates zoe_rates_of_h100 = {.product = 735e12,
-                                     .int8 = 1010e12,
-                                     .fp8 = 1250e12,
-                                     .attention = {625e12, 480e12},
-                                     .sage = {830e12, 640e12},
-                                     .conv = 600e12,
-                                     .bytes = 3.0e12,
+const zoe_rates zoe_rates_of_h100 = {.product = 789e12,
+                                     .int8 = 1610e12,
+                                     .fp8 = 1530e12,
+                                     .attention = {802e12, 525e12},
+                                     .sage = {920e12, 582e12},
+                                     .conv = 776e12,
+                                     .bytes = 2.92e12,
                                      .copy = 55e9,
-                                     .least = 3e-6};
+                                     .least = 4e-6,
+                                     .steady = 0.91};
 
 /* ---- reports ---- */
 
@@ -279,7 +287,8 @@ static const struct {
               FIELD("conv_gflops", conv, 1e-9),
               FIELD("memory_gbytes", bytes, 1e-9),
               FIELD("host_copy_gbytes", copy, 1e-9),
-              FIELD("operation_microseconds", least, 1e6)};
+              FIELD("operation_microseconds", least, 1e6),
+              FIELD("steady_share", steady, 1)};
 
 static double *rate_at(zoe_rates *rates, size_t field) {
     return (double *)(void *)((char *)rates + fields[field].offset);

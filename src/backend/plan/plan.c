@@ -21,6 +21,7 @@ typedef struct plan {
     size_t lift, fetch; /* locked memory that uploads and downloads in two halves pass through */
     int threads;        /* of the processor's kernels, and bytes that they touch for each thread and together */
     int64_t threads_bytes, shared_bytes;
+    bool scores; /* attention wrote its scores */
     zoe_rates rates;
     zoe_work seen; /* work of the operations that seconds were counted for */
 } plan;
@@ -127,6 +128,7 @@ static int spend(zoe_backend *be, double rate, double more) {
     if (!r->bytes) return ZOE_OK;
     zoe_work w = zoe_work_since(&be->work, &self->seen);
     double computing = (w.linear_flops + w.attention_flops + w.conv_flops) / (rate > 0 ? rate : r->product);
+    if (r->steady > 0) computing /= r->steady;
     double half = w.bytes / r->bytes / 2;
     be->work.seconds += r->least + half + (computing > half ? computing : half) + more / r->bytes;
     self->seen = be->work;
@@ -192,6 +194,13 @@ static int plan_qk_prepare(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, 
     return spend(be, 0, 0);
 }
 
+static void load_score_kernels(zoe_backend *be) {
+    if (plan_of(be)->scores || !be->ops->scratch) return;
+    plan_of(be)->scores = true;
+    be->host_bytes += ZOE_DEVICE_SCORES;
+    if (be->host_bytes > be->host_peak) be->host_peak = be->host_bytes;
+}
+
 /*
  * Scores are written out for float32, biases and heads of uncommon width, for as many queries as a bounded piece holds. At
  * most, attention to more keys has a result of its own until it is added.
@@ -208,6 +217,7 @@ static int plan_attention(zoe_backend *be, zoe_tensor *y, const zoe_tensor *q, c
     touch(be, zoe_host_attention_floats(plan_of(be)->threads, q->shape[0], q->shape[1], dim + v->shape[2]), 0);
     bool sage = fused && be->sage && zoe_sage_takes(k->shape[1], dim, dim, p->last_key_repeats);
     const zoe_rates *rates = &plan_of(be)->rates;
+    if (!fused) load_score_kernels(be);
     double scores = fused ? 0 : (double)q->shape[1] * (double)row;
     ZOE_TRY(spend(be, (sage ? rates->sage : rates->attention)[dim <= 64], be->ops->scratch ? 2 * scores : 0));
     if (sage) return scratch(be, zoe_sage_lay_out(q->shape[0], q->shape[1], k->shape[1], dim, be->sage_value).bytes);
