@@ -159,15 +159,8 @@ static char *fetched(checker *c, const form *f, const zoe_tensor *t) {
     return bytes;
 }
 
-static void check_quantise(checker *c, const form *f, zoe_dtype from, fill how, int64_t rows, int64_t width) {
-    char what[96];
-    snprintf(what, sizeof what, "%s from %s, %lld x %lld, fill %d", f->name, zoe_dtype_name(from), (long long)rows,
-             (long long)width, (int)how);
-    operand *x = INPUT(c, from, DENSE, how, rows, width);
-    if (rows > 2) { /* a row of zeros */
-        memset((char *)x->t.data + (size_t)width * zoe_dtype_size(from), 0, (size_t)width * zoe_dtype_size(from));
-        check_upload(c, x);
-    }
+static void compare_quantised(checker *c, const form *f, operand *x, const char *what) {
+    int64_t rows = x->t.shape[0], width = x->t.shape[1];
     reference expected = quantised(f, rows, width, x->values);
     zoe_tensor y = on_backend(c, f, rows, width, NULL);
     check_status(c, zoe_op_quantise(c->be, &y, &x->on), what);
@@ -185,10 +178,37 @@ static void check_quantise(checker *c, const form *f, zoe_dtype from, fill how, 
     check_done(c);
 }
 
+static void check_quantise(checker *c, const form *f, zoe_dtype from, fill how, int64_t rows, int64_t width) {
+    char what[96];
+    snprintf(what, sizeof what, "%s from %s, %lld x %lld, fill %d", f->name, zoe_dtype_name(from), (long long)rows,
+             (long long)width, (int)how);
+    operand *x = INPUT(c, from, DENSE, how, rows, width);
+    if (rows > 2) { /* a row of zeros */
+        memset((char *)x->t.data + (size_t)width * zoe_dtype_size(from), 0, (size_t)width * zoe_dtype_size(from));
+        check_upload(c, x);
+    }
+    compare_quantised(c, f, x, what);
+}
+
+/* All mantissas of bf16 under all scales that they make: quotients that lie in the middle of two codes are among them. */
+static void check_mantissas(checker *c, const form *f) {
+    enum { MANTISSAS = 128, EXPONENTS = 16, TOP = 127 };
+    operand *x = INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, MANTISSAS, MANTISSAS * EXPONENTS);
+    uint16_t *bits = x->t.data;
+    for (int row = 0; row < MANTISSAS; row++)
+        for (int i = 0; i < MANTISSAS * EXPONENTS; i++) {
+            int mantissa = i % MANTISSAS, exponent = TOP - i / MANTISSAS - (mantissa > row), sign = mantissa * 7 % 3 == 1;
+            *bits++ = (uint16_t)(sign << 15 | exponent << 7 | mantissa);
+        }
+    check_upload(c, x);
+    compare_quantised(c, f, x, f->name);
+}
+
 void check_quantised_matrices(checker *c) {
     static const int64_t widths[] = {128, 256, 1536, 5120, 13824, 16384};
     static const zoe_dtype types[] = {ZOE_F32, ZOE_BF16, ZOE_F16};
     if (!c->be->ops->quantise) return;
+    for (int f = 0; f < FORMS; f++) check_mantissas(c, &forms[f]);
     for (int f = 0; f < FORMS; f++)
         for (int w = 0; w < 6; w++)
             for (int t = 0; t < 3; t++) {

@@ -98,6 +98,8 @@ typedef struct zoe_cpu_kernels {
      * range; of a zero scale: zeros. */
     void (*to_i8)(int8_t *y, const float *x, int64_t n, float scale);  /* -127 .. 127 */
     void (*to_f8)(uint8_t *y, const float *x, int64_t n, float scale); /* e4m3 */
+    /* The same of whole rows of bf16; NULL: not at this level. */
+    void (*to_f8_bf16)(uint8_t *y, const uint16_t *x, int64_t n, float scale);
 
     /*
      * The same for groups of up to ZOE_CPU_PIECE floats, whose scales they find: the largest magnitude / 7 in f16; and for

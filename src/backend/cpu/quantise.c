@@ -65,6 +65,10 @@ static void quantise_row(const quantiser *q, int64_t row) {
         scale = largest(k, from, q->dtype, width) / (y->dtype == ZOE_I8 ? 127 : LARGEST_E4M3);
         ((float *)y->scales)[row] = scale;
     }
+    if (y->dtype == ZOE_F8_E4M3 && q->dtype == ZOE_BF16 && k->to_f8_bf16 && (uintptr_t)from % size == 0) {
+        k->to_f8_bf16(to, (const void *)from, width, scale);
+        return;
+    }
     for (int64_t i = 0; i < width; i += PIECE) {
         int64_t n = zoe_min(PIECE, width - i), group = y->group ? row * groups + i / y->group : 0;
         k->load[q->dtype](piece, aligned(from + (size_t)i * size, q->dtype, n, copy), n);
