@@ -41,4 +41,7 @@ void zoe_quantise_rows(zoe_tensor *y, const void *floats, zoe_dtype dtype, int64
 void zoe_dequantise_rows(const zoe_tensor *y, float *floats, int64_t first, int64_t rows); /* and back */
 float zoe_quantise_global(const void *floats, zoe_dtype dtype, int64_t count);
 
+/* Likewise: floats of any type as float32; false if one is NaN or infinite. */
+bool zoe_load_finite(float *to, const void *floats, zoe_dtype dtype, int64_t count);
+
 #endif

@@ -9,6 +9,7 @@
 #include <ftw.h>
 #include <limits.h>
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,7 @@
 #include "weights/quantise.h"
 
 #define ENDING ".safetensors"
-#define PART   64 /* rows between a matrix and the sums of its error */
+#define PART   16 /* rows that a thread takes at a time */
 
 typedef struct job {
     zoe_context *ctx;
@@ -38,29 +39,6 @@ static bool ends_in(const char *text, const char *ending) {
 }
 
 /* ---- one matrix ---- */
-
-/* Sums of squares of the matrix, and of what it lost. */
-static int measure(job *j, const zoe_tensor *q, const zoe_entry *entry, double *error) {
-    int64_t rows = q->shape[0], width = q->shape[1];
-    double lost = 0, all = 0;
-    float *back, *given;
-    ZOE_TRY(ZOE_NEW_ARRAY(j->ctx, back, 2 * PART * width));
-    given = back + PART * width;
-    for (int64_t row = 0; row < rows; row += PART) {
-        int64_t count = rows - row < PART ? rows - row : PART;
-        const char *from = (const char *)entry->data + (size_t)(row * width) * zoe_dtype_size(entry->dtype);
-        zoe_dequantise_rows(q, back, row, count);
-        zoe_convert_floats(given, ZOE_F32, from, entry->dtype, count * width);
-        for (int64_t i = 0; i < count * width; i++) {
-            double d = (double)back[i] - (double)given[i];
-            lost += d * d;
-            all += (double)given[i] * (double)given[i];
-        }
-    }
-    zoe_free(j->ctx, back);
-    *error = all > 0 ? sqrt(lost / all) : 0;
-    return ZOE_OK;
-}
 
 /* Adds NAME, NAME_scale and, for nvfp4, NAME_global_scale. */
 static int write_matrix(job *j, zoe_safetensors_writer *writer, const char *name, const zoe_tensor *q) {
@@ -81,41 +59,89 @@ static int write_matrix(job *j, zoe_safetensors_writer *writer, const char *name
     return status;
 }
 
-static int quantise_rows(job *j, const zoe_entry *entry, const zoe_tensor *form, zoe_tensor *q) {
-    int64_t rows = entry->shape[0], width = entry->shape[1];
-    size_t bytes = (size_t)zoe_quantised_bytes(form->dtype, rows, width, form->group);
+/* Some rows of a matrix, and what they lost: sums of squares. */
+typedef struct rows {
+    double all, lost;
+    bool finite;
+} rows;
+
+static void add_squares(rows *sums, const float *given, const float *back, int64_t count) {
+    enum { LANES = 8 };
+    double all[LANES] = {0}, lost[LANES] = {0};
+    for (int64_t i = 0; i < count; i += LANES) /* a multiple of 16 */
+        for (int k = 0; k < LANES; k++) {
+            double x = (double)given[i + k], d = (double)back[i + k] - x;
+            lost[k] += d * d;
+            all[k] += x * x;
+        }
+    for (int k = 0; k < LANES; k++) sums->all += all[k], sums->lost += lost[k];
+}
+
+static rows quantise_rows(const zoe_entry *entry, zoe_tensor *q, int64_t row, int64_t count, float *given, float *back) {
+    int64_t width = entry->shape[1];
     size_t row_bytes = (size_t)width * zoe_dtype_size(entry->dtype);
-    void *memory = zoe_alloc(j->ctx, bytes);
-    if (!memory) return zoe_out_of_memory(j->ctx, bytes, entry->name);
-    *q = zoe_quantised_of(memory, form->dtype, rows, width, form->group);
-    if (form->dtype == ZOE_F4_E2M1) *zoe_quantised_global(q) = zoe_quantise_global(entry->data, entry->dtype, rows * width);
+    const char *from = (const char *)entry->data + (size_t)row * row_bytes;
+    rows sums = {.finite = true};
+    zoe_quantise_rows(q, from, entry->dtype, row, count);
+    for (int64_t at = row; at < row + count; at++, from += row_bytes) {
+        zoe_dequantise_rows(q, back, at, 1);
+        sums.finite = zoe_load_finite(given, from, entry->dtype, width) && sums.finite;
+        add_squares(&sums, given, back, width);
+    }
+    return sums;
+}
+
+/* All of them, by all threads; the sums are added up in the order of the rows. */
+static int quantise_matrix(job *j, const zoe_entry *entry, zoe_tensor *q, rows *sums) {
+    int64_t width = entry->shape[1], parts = (entry->shape[0] + PART - 1) / PART;
+    rows *part;
+    float *scratch; /* [threads, 2, width] */
+    ZOE_TRY(ZOE_NEW_ARRAY(j->ctx, part, parts));
+    int status = ZOE_NEW_ARRAY(j->ctx, scratch, (int64_t)omp_get_max_threads() * 2 * width);
+    if (status == ZOE_OK) {
+        if (q->dtype == ZOE_F4_E2M1)
+            *zoe_quantised_global(q) = zoe_quantise_global(entry->data, entry->dtype, entry->shape[0] * width);
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t row = 0; row < rows; row += PART)
-        zoe_quantise_rows(q, (const char *)entry->data + (size_t)row * row_bytes, entry->dtype, row,
-                          rows - row < PART ? rows - row : PART);
-    return ZOE_OK;
+        for (int64_t i = 0; i < parts; i++) {
+            float *mine = scratch + (int64_t)omp_get_thread_num() * 2 * width;
+            part[i] =
+                quantise_rows(entry, q, i * PART, (i + 1) * PART < entry->shape[0] ? PART : entry->shape[0] - i * PART,
+                              mine, mine + width);
+        }
+        for (int64_t i = 0; i < parts; i++) {
+            sums->all += part[i].all;
+            sums->lost += part[i].lost;
+            sums->finite = sums->finite && part[i].finite;
+        }
+        zoe_free(j->ctx, scratch);
+    }
+    zoe_free(j->ctx, part);
+    return status;
 }
 
 static int add_matrix(job *j, zoe_safetensors_writer *writer, const char *part, const zoe_entry *entry,
                       const zoe_tensor *form) {
-    zoe_tensor q = {0};
-    double error = 0;
-    int64_t bad = zoe_first_nonfinite(entry->data, entry->dtype, entry->shape[0] * entry->shape[1]);
-    if (bad >= 0)
-        return zoe_fail(j->ctx, ZOE_ERR_NUMERIC, "%s: tensor %s holds NaN or infinity at element %lld; the file is damaged",
-                        part, entry->name, (long long)bad);
-    int status = quantise_rows(j, entry, form, &q);
-    if (status == ZOE_OK) status = measure(j, &q, entry, &error);
+    int64_t out = entry->shape[0], in = entry->shape[1];
+    size_t bytes = (size_t)zoe_quantised_bytes(form->dtype, out, in, form->group);
+    void *memory = zoe_alloc(j->ctx, bytes);
+    rows sums = {.finite = true};
+    if (!memory) return zoe_out_of_memory(j->ctx, bytes, entry->name);
+    zoe_tensor q = zoe_quantised_of(memory, form->dtype, out, in, form->group);
+    int status = quantise_matrix(j, entry, &q, &sums);
+    if (status == ZOE_OK && !sums.finite)
+        status =
+            zoe_fail(j->ctx, ZOE_ERR_NUMERIC, "%s: tensor %s holds NaN or infinity at element %lld; the file is damaged",
+                     part, entry->name, (long long)zoe_first_nonfinite(entry->data, entry->dtype, out * in));
     if (status == ZOE_OK) status = write_matrix(j, writer, entry->name, &q);
-    zoe_free(j->ctx, q.data);
+    zoe_free(j->ctx, memory);
     ZOE_TRY(status);
     json_t *row = json_object();
     ZOE_TRY(zoe_report_append(j->ctx, j->matrices, row));
     ZOE_TRY(zoe_report_set(j->ctx, row, "part", json_string(part)));
     ZOE_TRY(zoe_report_set(j->ctx, row, "name", json_string(entry->name)));
-    ZOE_TRY(zoe_report_set(j->ctx, row, "outputs", json_integer(entry->shape[0])));
-    ZOE_TRY(zoe_report_set(j->ctx, row, "inputs", json_integer(entry->shape[1])));
-    return zoe_report_set(j->ctx, row, "error", json_real(error));
+    ZOE_TRY(zoe_report_set(j->ctx, row, "outputs", json_integer(out)));
+    ZOE_TRY(zoe_report_set(j->ctx, row, "inputs", json_integer(in)));
+    return zoe_report_set(j->ctx, row, "error", json_real(sums.all > 0 ? sqrt(sums.lost / sums.all) : 0));
 }
 
 /* ---- one checkpoint ---- */
@@ -170,6 +196,7 @@ static int write_entries(job *j, const zoe_checkpoint *ckpt, const char *part, c
         const zoe_entry *entry = zoe_checkpoint_at(ckpt, i);
         ZOE_TRY(zoe_check_cancelled(j->ctx));
         ZOE_TRY(zoe_checkpoint_intact(ckpt));
+        if (i + 1 < zoe_checkpoint_count(ckpt)) zoe_checkpoint_prefetch(ckpt, entry + 1);
         int status = write_entry(j, entry, part, &forms[i], writer, bytes);
         ZOE_TRY(zoe_checkpoint_intact(ckpt)); /* tells more than what else it may have led to */
         ZOE_TRY(status);

@@ -89,6 +89,17 @@ float zoe_quantise_global(const void *floats, zoe_dtype dtype, int64_t count) {
     return largest(&k, floats, dtype, count) / (LARGEST_E4M3 * LARGEST_E2M1);
 }
 
+bool zoe_load_finite(float *to, const void *floats, zoe_dtype dtype, int64_t count) {
+    zoe_cpu_kernels k;
+    double copy[PIECE];
+    zoe_cpu_kernels_init(&k, zoe_cpu_levels());
+    for (int64_t i = 0; i < count; i += PIECE) {
+        int64_t n = zoe_min(PIECE, count - i);
+        k.load[dtype](to + i, aligned((const char *)floats + (size_t)i * zoe_dtype_size(dtype), dtype, n, copy), n);
+    }
+    return k.finite(to, count);
+}
+
 void zoe_quantise_rows(zoe_tensor *y, const void *floats, zoe_dtype dtype, int64_t first, int64_t rows) {
     zoe_cpu_kernels k;
     zoe_cpu_kernels_init(&k, zoe_cpu_levels());
