@@ -367,16 +367,21 @@ static int remove_one(const char *path, const struct stat *info, int type, struc
     return remove(path);
 }
 
-static int fill_target(job *j, zoe_model *model) {
+/* The report, too, is complete before the folder appears. */
+static int fill_target(job *j, zoe_model *model, json_t *report, char **json) {
     ZOE_TRY(make_folder(j, j->out));
     int status = quantise_model(j, model);
+    if (status == ZOE_OK) status = zoe_report_finish(j->ctx, ZOE_OK, json_incref(report), json);
     if (status == ZOE_OK && rename(j->out, j->target) != 0)
         status = zoe_fail(j->ctx, ZOE_ERR_IO, "%s: cannot be renamed to %s: %s", j->out, j->target, strerror(errno));
-    if (status < 0) nftw(j->out, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    if (status == ZOE_OK) return ZOE_OK;
+    nftw(j->out, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    zoe_string_free(j->ctx, *json);
+    *json = NULL;
     return status;
 }
 
-static int quantise_folder(job *j, json_t *report) {
+static int quantise_folder(job *j, json_t *report, char **json) {
     zoe_linear_policy policy;
     zoe_model *model = NULL;
     struct stat info;
@@ -393,7 +398,7 @@ static int quantise_folder(job *j, json_t *report) {
     int status = make_folder(j, j->target);
     if (status == ZOE_OK) {
         status = check_apart(j);
-        if (status == ZOE_OK) status = fill_target(j, model);
+        if (status == ZOE_OK) status = fill_target(j, model, report, json);
         if (status < 0) rmdir(j->target);
     }
     zoe_model_close(model);
@@ -413,10 +418,11 @@ int zoe_quantize(zoe_context *ctx, const char *dir, const char *linear, const ch
     job j = {.ctx = ctx, .dir = from, .target = to, .linear = linear};
     *json = NULL;
     if (to) j.out = zoe_format(ctx, "%s.part-%ld", to, (long)getpid());
-    int status = from && j.out ? quantise_folder(&j, report) : zoe_out_of_memory(ctx, strlen(dir), "path");
+    int status = from && j.out ? quantise_folder(&j, report, json) : zoe_out_of_memory(ctx, strlen(dir), "path");
     zoe_free(ctx, from);
     zoe_free(ctx, to);
     zoe_free(ctx, j.out);
     zoe_cancel_ended(ctx);
-    return zoe_report_finish(ctx, status, report, json);
+    json_decref(report);
+    return status;
 }
