@@ -213,7 +213,7 @@ static void lose_in_turn(const char *name, bool enlarges, int tries) {
     int told = 0, asked = 0;
     guard();
     start(&f, name, enlarges);
-    long products = f.seen[0], allocations = f.seen[1], stride = products / tries + 1;
+    long products = f.seen[0], allocations = f.seen[1], stride = products / TEST_TRIES(tries) + 1;
     assert_true(products > 20 && allocations > 3);
     /* For good, at a product of matrices, of which most are used where they are mapped. */
     for (long n = products - 1; n >= 0; n -= stride)
@@ -291,7 +291,7 @@ static void quantised_while_it_is_cut_off(void **state) {
     assert_int_equal(zoe_context_create(&settings, &ctx), ZOE_OK);
     assert_ok(ctx, quantise(ctx, &f, good));
     long calls = atomic_load(&c.calls);
-    for (long n = calls / 2; n < calls; n += calls / 50 + 1, asked++) { /* the model is open by then */
+    for (long n = calls / 2; n < calls; n += calls / TEST_TRIES(50) + 1, asked++) { /* the model is open by then */
         atomic_store(&c.calls, 0);
         c.cut = n;
         int status = quantise(ctx, &f, out);

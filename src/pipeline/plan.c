@@ -287,15 +287,6 @@ static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
     return zoe_report_set(ctx, report, "seconds", json_real(seconds));
 }
 
-/* Under the model's limits, if there are any. */
-static int plan_within(zoe_model *model, zoe_model *twin, const zoe_request *request, zoe_plan *plan) {
-    zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
-    zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
-    if (!limits.host && !limits.device) return count(twin, request, NULL, plan->base, plan);
-    ZOE_TRY(fit(model, twin, request, plan, budgets));
-    return count(twin, request, budgets, plan->base, plan);
-}
-
 /* Measures on a device of its own; one that is not there, or busy, is no failure. */
 static int measure_device(zoe_model *model, zoe_rates *out) {
     const zoe_model_settings *s = &model->settings;
@@ -327,13 +318,22 @@ static int choose_rates(zoe_model *model, zoe_plan *plan) {
     return ZOE_OK;
 }
 
+/* Under the model's limits, if there are any. What is refused is refused before rates are measured. */
+static int plan_within(zoe_model *model, zoe_model *twin, const zoe_request *request, zoe_plan *plan) {
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
+    zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
+    bool limited = limits.host || limits.device;
+    ZOE_TRY(limited ? fit(model, twin, request, plan, budgets) : count(twin, request, NULL, plan->base, plan));
+    ZOE_TRY(choose_rates(model, plan));
+    zoe_plan_backend_rates(twin->be, &plan->rates);
+    return count(twin, request, limited ? budgets : NULL, plan->base, plan);
+}
+
 int zoe_plan_request(zoe_model *model, const zoe_request *request, char **json) {
     zoe_plan plan = {.base = zoe_plan_base(model->be)};
     zoe_model *twin;
     *json = NULL;
-    ZOE_TRY(choose_rates(model, &plan));
     ZOE_TRY(open_twin(model, &twin));
-    zoe_plan_backend_rates(twin->be, &plan.rates);
     int status = plan_within(model, twin, request, &plan);
     zoe_model_close(twin);
     zoe_cancel_ended(model->ctx);
