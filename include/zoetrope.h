@@ -151,8 +151,8 @@ typedef struct zoe_model_settings {
     const char *offload;
     const char *text_encoder; /* folder with text_encoder and tokenizer, for models published without; NULL: the model's */
     const char *attention;    /* "exact" or "sage": over long sequences through int8 and e4m3, on cuda; NULL: exact */
-    const char *rates;        /* file of what zoe_devices() measured, by which zoe_plan_request() tells times; NULL: none */
     int plan_only;            /* not 0: for zoe_plan_request() alone, which needs no device to be there */
+    const char *rates;        /* file of what zoe_devices() measured, by which zoe_plan_request() tells times; NULL: none */
 } zoe_model_settings;
 
 ZOE_API void zoe_model_settings_init(zoe_model_settings *settings);
