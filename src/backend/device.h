@@ -35,6 +35,8 @@ void zoe_device_open(zoe_backend *be, int64_t context);
 /* Host memory of a process with driver and libraries, and what of it comes with their first use. */
 #define ZOE_DEVICE_HOST ((int64_t)496 << 20)
 #define ZOE_DEVICE_LATE ((int64_t)96 << 20)
+/* The kernels of a request's other networks, beside those of one. */
+#define ZOE_DEVICE_OTHERS ((int64_t)20 << 20)
 /* The libraries' kernels for attention that writes its scores, which most networks need not load. */
 #define ZOE_DEVICE_SCORES ((int64_t)26 << 20)
 

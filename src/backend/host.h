@@ -27,6 +27,12 @@ static inline int64_t zoe_host_least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+/* Bytes moved to pack weights for each block of rows: 2 are read and 4 written for most; few rows need none. */
+static inline double zoe_host_packing_bytes(int64_t rows, int64_t in, int64_t out) {
+    int64_t blocks = (rows + ZOE_BLOCK_ROWS - 1) / ZOE_BLOCK_ROWS;
+    return rows > 32 ? 6.0 * (double)(blocks * in * out) : 0;
+}
+
 /* Floats of all threads. Results are cut until there are three blocks for each thread. */
 static inline int64_t zoe_host_linear_floats(int threads, int64_t rows, int64_t in, int64_t out) {
     int64_t cols = zoe_host_least(out, ZOE_BLOCK_COLS), sums = threads * zoe_host_least(rows, ZOE_BLOCK_ROWS) * cols;

@@ -70,7 +70,7 @@ int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_
 int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase) {
     const zoe_phase_use *use = &plan->phases[phase];
     int64_t own = plan->device ? use->weights.host_peak : use->weights.peak + use->activations + use->workspace;
-    return plan->base + plan->output + use->host + own;
+    return plan->base + (plan->device ? ZOE_DEVICE_OTHERS : 0) + plan->output + use->host + own;
 }
 
 /* ---- budgets ---- */

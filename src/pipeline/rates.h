@@ -7,7 +7,7 @@
 #include "backend/backend.h"
 
 /*
- * Measures with shapes like those of the networks, in about half a second and half a gigabyte. What the backend does not
+ * Measures with shapes like those of the networks, in under a second and half a gigabyte. What the backend does not
  * have, or has no memory for, stays 0; an error where that is so for the simplest product.
  */
 int zoe_rates_measure(zoe_backend *be, zoe_rates *out);

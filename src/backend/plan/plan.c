@@ -180,7 +180,8 @@ static int plan_linear(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, cons
     touch(be, zoe_host_linear_floats(plan_of(be)->threads, rows, in, out), 0);
     const zoe_rates *r = &plan_of(be)->rates;
     double passes = 2 * (double)bytes + (w->dtype == ZOE_I8 ? 2 * ZOE_DEVICE_SUM * (double)(rows * out) : 0);
-    ZOE_TRY(spend(be, w->dtype == ZOE_I8 ? r->int8 : w->dtype == ZOE_F8_E4M3 ? r->fp8 : 0, be->ops->scratch ? passes : 0));
+    if (!be->ops->scratch) passes = be->ops->host_memory ? zoe_host_packing_bytes(rows, in, out) : 0;
+    ZOE_TRY(spend(be, w->dtype == ZOE_I8 ? r->int8 : w->dtype == ZOE_F8_E4M3 ? r->fp8 : 0, passes));
     return scratch(be, bytes + (w->dtype == ZOE_I8 ? some * out * ZOE_DEVICE_SUM : 0));
 }
 
