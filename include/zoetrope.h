@@ -256,9 +256,11 @@ ZOE_API int zoe_inspect(zoe_context *context, const char *path, char **json);
 /*
  * Writes the model folder `dir` anew into the folder `out`, which must not exist, with its linear weights quantised to
  * `linear` ("int8", "fp8", "int4" or "nvfp4"); it then loads without being quantised again. Files that stay as they are
- * are linked where that is possible, else copied. json: what was written and the error of each matrix, relative L2.
+ * are linked where that is possible, else copied. `progress` (may be NULL) is told how many bytes of the files that are
+ * written anew have been read, and of how many. json: what was written and the error of each matrix, relative L2.
  */
-ZOE_API int zoe_quantize(zoe_context *context, const char *dir, const char *linear, const char *out, char **json);
+ZOE_API int zoe_quantize(zoe_context *context, const char *dir, const char *linear, const char *out,
+                         void (*progress)(void *user, int64_t bytes, int64_t of), void *user, char **json);
 
 /* What can be computed on, with memory; measure != 0: with measured ceilings too. */
 ZOE_API int zoe_devices(zoe_context *context, int measure, char **json);

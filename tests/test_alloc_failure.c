@@ -87,7 +87,7 @@ static void test_video(void **state) {
 
 static int quantise(zoe_context *ctx, const video *v) {
     char *json;
-    int status = zoe_quantize(ctx, TEST_DATA "/cases/wan21_t2v/model", "nvfp4", v->output, &json);
+    int status = zoe_quantize(ctx, TEST_DATA "/cases/wan21_t2v/model", "nvfp4", v->output, NULL, NULL, &json);
     if (status == ZOE_OK) zoe_string_free(ctx, json);
     return status;
 }

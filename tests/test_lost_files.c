@@ -268,7 +268,7 @@ static void *cutting_reallocate(void *user, void *ptr, size_t size) {
 
 static int quantise(zoe_context *ctx, const fixture *f, const char *out) {
     char *json;
-    int status = zoe_quantize(ctx, f->model, "int8", out, &json);
+    int status = zoe_quantize(ctx, f->model, "int8", out, NULL, NULL, &json);
     if (status == ZOE_OK) zoe_string_free(ctx, json);
     return status;
 }

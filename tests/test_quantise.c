@@ -114,7 +114,7 @@ static int write_all(void **state) {
     assert_non_null(mkdtemp(folder));
     for (int f = 0; f < 4; f++) {
         char *json;
-        must(ctx, zoe_quantize(ctx, DEMO, forms[f].name, at(forms[f].name, ""), &json));
+        must(ctx, zoe_quantize(ctx, DEMO, forms[f].name, at(forms[f].name, ""), NULL, NULL, &json));
         assert_non_null(strstr(json, "\"error\""));
         zoe_string_free(ctx, json);
     }
@@ -293,11 +293,11 @@ static void contradictions_are_refused(void **state) {
     zoe_context *ctx = test_context(&memory);
     char *json;
     open_fails(at("int8", ""), "fp8", ZOE_ERR_ARGUMENT, "is quantised already, in int8", "--linear fp8");
-    assert_int_equal(zoe_quantize(ctx, at("int8", ""), "int8", at("twice", ""), &json), ZOE_ERR_ARGUMENT);
+    assert_int_equal(zoe_quantize(ctx, at("int8", ""), "int8", at("twice", ""), NULL, NULL, &json), ZOE_ERR_ARGUMENT);
     assert_non_null(strstr(zoe_context_error(ctx), "is quantised already, in int8"));
     assert_int_not_equal(access(at("twice", ""), F_OK), 0);
-    assert_int_equal(zoe_quantize(ctx, DEMO, "native", at("twice", ""), &json), ZOE_ERR_ARGUMENT);
-    assert_int_equal(zoe_quantize(ctx, DEMO, "int8", at("int8", ""), &json), ZOE_ERR_IO); /* it is there */
+    assert_int_equal(zoe_quantize(ctx, DEMO, "native", at("twice", ""), NULL, NULL, &json), ZOE_ERR_ARGUMENT);
+    assert_int_equal(zoe_quantize(ctx, DEMO, "int8", at("int8", ""), NULL, NULL, &json), ZOE_ERR_IO); /* it is there */
     test_context_free(&memory, ctx);
 }
 

@@ -116,11 +116,12 @@ const char *cli_bytes(char text[32], double bytes);
 typedef struct cli_progress {
     bool quiet, terminal, drawn;
     int phase, step;
-    double shown; /* time of the last line */
+    double started, shown; /* times of the start and of the last line */
 } cli_progress;
 
 void cli_progress_start(cli_progress *progress, bool quiet);
 void cli_progress_show(cli_progress *progress, const zoe_progress *state);
+void cli_progress_bytes(cli_progress *progress, const char *what, int64_t bytes, int64_t of);
 void cli_progress_clear(cli_progress *progress); /* so that other text can follow */
 
 /* A file name that tells the prompt and does not exist yet; false if none was found. */

@@ -22,8 +22,13 @@ static void print_report(const json_t *report) {
     }
 }
 
+static void show_progress(void *user, int64_t bytes, int64_t of) {
+    cli_progress_bytes(user, "quantize", bytes, of);
+}
+
 static int run(const cli_args *args) {
     zoe_context *context;
+    cli_progress progress;
     const char *model = cli_value(args, "model"), *linear = cli_value(args, "linear"), *output = cli_value(args, "output");
     char *text = NULL;
     if (!model || !linear || !output || !*output) {
@@ -32,7 +37,9 @@ static int run(const cli_args *args) {
     }
     if (!cli_open_context(args, &context)) return CLI_USAGE;
     cli_catch_signals(context);
-    int status = zoe_quantize(context, model, linear, output, &text);
+    cli_progress_start(&progress, cli_value(args, "quiet") != NULL);
+    int status = zoe_quantize(context, model, linear, output, show_progress, &progress, &text);
+    cli_progress_clear(&progress);
     cli_catch_signals(NULL);
     if (status == ZOE_ERR_CANCELLED) cli_complain("interrupted; nothing was written");
     int exit_status = cli_report(args, context, status, text, print_report);

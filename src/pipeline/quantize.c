@@ -31,6 +31,9 @@ typedef struct job {
     json_t *matrices, *parts;
     const zoe_checkpoint *written[16]; /* checkpoints that have been quantised */
     int written_count;
+    void (*progress)(void *user, int64_t bytes, int64_t of);
+    void *user;
+    int64_t done, total; /* bytes of the files that are written anew */
 } job;
 
 static bool ends_in(const char *text, const char *ending) {
@@ -201,12 +204,20 @@ static int write_entries(job *j, const zoe_checkpoint *ckpt, const char *part, c
         ZOE_TRY(zoe_checkpoint_intact(ckpt)); /* tells more than what else it may have led to */
         ZOE_TRY(status);
         zoe_checkpoint_drop(ckpt, entry);
+        j->done += (int64_t)entry->bytes;
+        if (j->progress) j->progress(j->user, j->done, j->total);
     }
     return ZOE_OK;
 }
 
+static int64_t bytes_of(const zoe_checkpoint *ckpt) {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < zoe_checkpoint_count(ckpt); i++) bytes += (int64_t)zoe_checkpoint_at(ckpt, i)->bytes;
+    return bytes;
+}
+
 static int write_checkpoint(job *j, const zoe_checkpoint *ckpt, const zoe_tensor *forms) {
-    int64_t before = 0, after = 0;
+    int64_t after = 0;
     zoe_safetensors_writer *writer = NULL;
     char *path = target_path(j, ckpt);
     int status;
@@ -218,11 +229,10 @@ static int write_checkpoint(job *j, const zoe_checkpoint *ckpt, const zoe_tensor
     status = zoe_safetensors_finish(writer);
     writer = NULL;
     if (status < 0) goto done;
-    for (size_t i = 0; i < zoe_checkpoint_count(ckpt); i++) before += (int64_t)zoe_checkpoint_at(ckpt, i)->bytes;
     json_t *row = json_object();
     ZOE_TRY_DONE(zoe_report_append(j->ctx, j->parts, row));
     ZOE_TRY_DONE(zoe_report_set(j->ctx, row, "file", zoe_report_path(part)));
-    ZOE_TRY_DONE(zoe_report_set(j->ctx, row, "bytes_before", json_integer(before)));
+    ZOE_TRY_DONE(zoe_report_set(j->ctx, row, "bytes_before", json_integer(bytes_of(ckpt))));
     ZOE_TRY_DONE(zoe_report_set(j->ctx, row, "bytes", json_integer(after)));
 done:
     zoe_safetensors_abort(writer);
@@ -240,6 +250,14 @@ static int check_files(job *j, const zoe_checkpoint *ckpt) {
                             path);
     }
     return ZOE_OK;
+}
+
+static bool has_matrices(const zoe_weights *weights) {
+    const zoe_entry *entry;
+    zoe_tensor form;
+    for (size_t i = 0; zoe_weights_source(weights, i, &entry, &form); i++)
+        if (entry && zoe_is_quantised(&form)) return true;
+    return false;
 }
 
 static int quantise_network(job *j, const zoe_weights *weights) {
@@ -333,6 +351,8 @@ static int copy_folder(job *j, const char *from, const char *to) {
 static int quantise_model(job *j, zoe_model *model) {
     zoe_weights *weights;
     for (int i = 0; (weights = model->family->weights(model->impl, i)); i++)
+        if (has_matrices(weights)) j->total += bytes_of(zoe_weights_checkpoint(weights));
+    for (int i = 0; (weights = model->family->weights(model->impl, i)); i++)
         if (zoe_weights_checkpoint(weights)) ZOE_TRY(quantise_network(j, weights));
     return copy_folder(j, j->dir, j->out);
 }
@@ -412,10 +432,11 @@ static char *trimmed(zoe_context *ctx, const char *path) {
     return zoe_format(ctx, "%.*s", (int)length, path);
 }
 
-int zoe_quantize(zoe_context *ctx, const char *dir, const char *linear, const char *out, char **json) {
+int zoe_quantize(zoe_context *ctx, const char *dir, const char *linear, const char *out,
+                 void (*progress)(void *user, int64_t bytes, int64_t of), void *user, char **json) {
     json_t *report = json_object();
     char *from = trimmed(ctx, dir), *to = trimmed(ctx, out);
-    job j = {.ctx = ctx, .dir = from, .target = to, .linear = linear};
+    job j = {.ctx = ctx, .dir = from, .target = to, .linear = linear, .progress = progress, .user = user};
     *json = NULL;
     if (to) j.out = zoe_format(ctx, "%s.part-%ld", to, (long)getpid());
     int status = from && j.out ? quantise_folder(&j, report, json) : zoe_out_of_memory(ctx, strlen(dir), "path");
