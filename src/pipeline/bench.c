@@ -254,6 +254,16 @@ static int plan_network(bench *b, const zoe_config *config, zoe_backend **out) {
     return status;
 }
 
+static int refuse(bench *b, const zoe_backend *plan, int64_t fixed, int64_t rest) {
+    char device[32], host[32];
+    bool one = b->be->ops->host_memory;
+    zoe_bytes_text(device, sizeof device, rest + plan->weights.least);
+    zoe_bytes_text(host, sizeof host,
+                   (one ? rest + plan->weights.least : fixed + plan->weights.host_least) + ZOE_HOST_RESERVE);
+    if (one) return zoe_fail(b->ctx, ZOE_ERR_BUDGET, "--ram: at least %s are needed", host);
+    return zoe_fail(b->ctx, ZOE_ERR_BUDGET, "--vram: at least %s are needed, and %s of host memory (--ram)", device, host);
+}
+
 /* What is left for weights beside what the plan without budgets says of everything else. */
 static int set_budgets(bench *b, const zoe_config *config, int64_t *device, int64_t *host) {
     zoe_backend *plan = NULL;
@@ -269,8 +279,7 @@ static int set_budgets(bench *b, const zoe_config *config, int64_t *device, int6
         use->budget = limit ? limit - rest : 0;
         use->host_budget = limits.host ? limits.host - fixed : 0;
         if ((limit && use->budget < plan->weights.least) || (limits.host && use->host_budget < plan->weights.host_least))
-            status = zoe_fail(b->ctx, ZOE_ERR_BUDGET, "%lld bytes of the device and %lld of the host are needed at least",
-                              (long long)(rest + plan->weights.least), (long long)(fixed + plan->weights.host_least));
+            status = refuse(b, plan, fixed, rest);
     }
     zoe_backend_close(plan);
     plan = NULL;

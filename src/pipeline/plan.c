@@ -77,6 +77,7 @@ int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase) {
 
 zoe_limits zoe_limits_of(const zoe_backend *be, int64_t ram) {
     zoe_limits limits = {.host = ram, .device = be->device_budget};
+    if (ram) limits.host = ram > ZOE_HOST_RESERVE ? ram - ZOE_HOST_RESERVE : 1;
     int64_t available = zoe_available_bytes() + zoe_resident_bytes(), margin = available / 4;
     if (margin > HOST_MARGIN) margin = HOST_MARGIN;
     if (!limits.host && !be->ops->host_memory && available > 0) limits.host = available - margin;
@@ -153,8 +154,10 @@ static int share(const zoe_model *model, const zoe_request *request, const zoe_p
     if (limits.device && device_least > limits.device)
         return refuse(model, plan, "--vram", limits.device, device_least, device_worst,
                       advice(model, request, device_worst, true));
+    int64_t ram = model->settings.ram, reserve = ram ? ZOE_HOST_RESERVE : 0;
     if (limits.host && host_least > limits.host)
-        return refuse(model, plan, "--ram", limits.host, host_least, host_worst, advice(model, request, host_worst, false));
+        return refuse(model, plan, "--ram", ram ? ram : limits.host, host_least + reserve, host_worst,
+                      advice(model, request, host_worst, false));
     return ZOE_OK;
 }
 

@@ -46,7 +46,13 @@ int zoe_plan_make(zoe_model *model, const zoe_request *request, const zoe_phase_
 /* The phase's peak of host memory. */
 int64_t zoe_plan_peak(const zoe_plan *plan, zoe_phase phase);
 
-/* Bytes that a model on the backend may take: of the host `ram`, or what is free where that is 0. 0: no limit. */
+/* Of a budget of host memory: what allocators and encoders may take more than their plan. */
+#define ZOE_HOST_RESERVE ((int64_t)8 << 20)
+
+/*
+ * Bytes that a model on the backend may take by its plan: of the host `ram` less the reserve, or what is free where that is
+ * 0. 0: no limit.
+ */
 typedef struct zoe_limits {
     int64_t host, device;
 } zoe_limits;
