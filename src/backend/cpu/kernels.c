@@ -212,7 +212,7 @@ static void to_i4(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64
         if (i % group == 0) scales[i / group] = zoe_f32_to_f16(largest(x + i, group) / 7);
         float scale = zoe_f16_to_f32(scales[i / group]);
         int even = (int)rintf(limited(x[i], scale, 7)), odd = (int)rintf(limited(x[i + 1], scale, 7));
-        y[i / 2] = (uint8_t)((even & 15) | odd << 4);
+        y[i / 2] = (uint8_t)((even & 15) | (odd & 15) << 4);
     }
 }
 

@@ -16,34 +16,28 @@
  * Over a common scale the code of a number with the mantissa m and the exponent e is code(m) + 8 e, unless it is subnormal,
  * and bf16 has 128 mantissas.
  */
-typedef struct mantissas {
-    __m512i codes[4]; /* words */
-} mantissas;
+enum { MANTISSAS = 128 };
 
-static mantissas mantissas_by(float scale) {
-    enum { COUNT = 128 };
-    mantissas t;
-    uint8_t codes[COUNT];
-    int16_t words[COUNT];
-    float floats[COUNT];
+static void mantissas_by(float scale, int16_t words[MANTISSAS]) {
+    uint8_t codes[MANTISSAS];
+    float floats[MANTISSAS];
     uint32_t bits;
     memcpy(&bits, &scale, sizeof bits);
     int exponent = (int)(bits >> 23) + 2; /* quotients between 2 and 8 */
-    for (uint32_t m = 0; m < COUNT; m++) {
+    for (uint32_t m = 0; m < MANTISSAS; m++) {
         bits = (uint32_t)exponent << 23 | m << 16;
         memcpy(&floats[m], &bits, sizeof bits);
     }
-    to_f8_row(codes, floats, COUNT, scale);
-    for (int m = 0; m < COUNT; m++) words[m] = (int16_t)(codes[m] - 8 * exponent);
-    memcpy(t.codes, words, sizeof words);
-    return t;
+    to_f8_row(codes, floats, MANTISSAS, scale);
+    for (int m = 0; m < MANTISSAS; m++) words[m] = (int16_t)(codes[m] - 8 * exponent);
 }
 
 /* 32 codes; false if one of them is subnormal. */
-INLINE bool codes_by_table(uint8_t *y, const uint16_t *x, const mantissas *t) {
-    __m512i all = _mm512_loadu_si512(x);
-    __m512i low = _mm512_permutex2var_epi16(t->codes[0], all, t->codes[1]);
-    __m512i high = _mm512_permutex2var_epi16(t->codes[2], all, t->codes[3]);
+INLINE bool codes_by_table(uint8_t *y, const uint16_t *x, const int16_t words[MANTISSAS]) {
+    __m512i all = _mm512_loadu_si512(x), first = _mm512_loadu_si512(words), second = _mm512_loadu_si512(words + 32);
+    __m512i third = _mm512_loadu_si512(words + 64), fourth = _mm512_loadu_si512(words + 96);
+    __m512i low = _mm512_permutex2var_epi16(first, all, second);
+    __m512i high = _mm512_permutex2var_epi16(third, all, fourth);
     __m512i by_mantissa = _mm512_mask_blend_epi16(_mm512_test_epi16_mask(all, _mm512_set1_epi16(64)), low, high);
     __m512i by_exponent = _mm512_and_si512(_mm512_srli_epi16(all, 4), _mm512_set1_epi16(0x7f8));
     __m512i code = _mm512_add_epi16(by_mantissa, by_exponent), signs = _mm512_srli_epi16(all, 8);
@@ -56,11 +50,12 @@ INLINE bool codes_by_table(uint8_t *y, const uint16_t *x, const mantissas *t) {
 static void to_f8_bf16_row(uint8_t *y, const uint16_t *x, int64_t n, float scale) {
     enum { CHUNK = 32 };
     float floats[CHUNK];
+    int16_t words[MANTISSAS];
     bool tabled = scale >= 0x1p-100f && scale <= 0x1p100f;
-    mantissas t = mantissas_by(tabled ? scale : 1);
+    if (tabled) mantissas_by(scale, words);
     for (int64_t i = 0; i < n; i += CHUNK) {
         int64_t left = n - i < CHUNK ? n - i : CHUNK;
-        if (tabled && left == CHUNK && codes_by_table(y + i, x + i, &t)) continue;
+        if (tabled && left == CHUNK && codes_by_table(y + i, x + i, words)) continue;
         load_bf16_row(floats, x + i, left);
         to_f8_row(y + i, floats, left, scale);
     }

@@ -23,13 +23,13 @@ static uint16_t largest_half_row(const uint16_t *x, int64_t n) {
 
 /* A scale, and its inverse where that can stand in for dividing. */
 typedef struct divisor {
-    vf scale, inverse;
+    float scale, inverse; /* no vectors: memory for them is not always as aligned as they need it */
     bool inverts;
 } divisor;
 
 INLINE divisor divisor_of(float scale) {
     bool inverts = scale >= 0x1p-100f && scale <= 0x1p100f;
-    return (divisor){vf_set(scale), vf_set(inverts ? 1 / scale : 0), inverts};
+    return (divisor){scale, inverts ? 1 / scale : 0, inverts};
 }
 
 /*
@@ -38,14 +38,14 @@ INLINE divisor divisor_of(float scale) {
  * two floats, of which a code takes notice once in some 2^40 numbers.
  */
 INLINE vf quotient_v(vf x, divisor d) {
-    vf value = x * d.inverse;
-    return vf_fma(vf_fnma(value, d.scale, x), d.inverse, value);
+    vf scale = vf_set(d.scale), inverse = vf_set(d.inverse), value = x * inverse;
+    return vf_fma(vf_fnma(value, scale, x), inverse, value);
 }
 
 /* x / scale where no magnitude is above limit * scale but for rounding; else within -limit .. limit, a NaN as `limit`. */
 INLINE vf limited_v(vf x, divisor d, float limit) {
     if (d.inverts) return quotient_v(x, d);
-    return vf_max(vf_set(-limit), vf_min(x / d.scale, vf_set(limit)));
+    return vf_max(vf_set(-limit), vf_min(x / vf_set(d.scale), vf_set(limit)));
 }
 
 /* To the nearest number with so many bits after the leading one, in steps no finer than those from `least` on. */
@@ -110,7 +110,7 @@ static void largest_of_groups(float *most, const float *x, int64_t n, int64_t gr
 
 /* Scales as divisors; those that f16 or e4m3 rounded down may leave numbers a little above the limit. */
 INLINE divisor divisor_within(const float *scales, const float *inverses, int64_t g) {
-    return (divisor){vf_set(scales[g]), vf_set(inverses[g]), scales[g] >= 0x1p-100f && scales[g] <= 0x1p100f};
+    return (divisor){scales[g], inverses[g], scales[g] >= 0x1p-100f && scales[g] <= 0x1p100f};
 }
 
 static void invert(float *inverses, const float *scales, int64_t n) {
