@@ -18,7 +18,7 @@
  */
 enum { MANTISSAS = 128 };
 
-static void mantissas_by(float scale, int16_t words[MANTISSAS]) {
+UNWATCHED static void mantissas_by(float scale, int16_t words[MANTISSAS]) {
     uint8_t codes[MANTISSAS];
     float floats[MANTISSAS];
     uint32_t bits;
@@ -47,7 +47,7 @@ INLINE bool codes_by_table(uint8_t *y, const uint16_t *x, const int16_t words[MA
     return true;
 }
 
-static void to_f8_bf16_row(uint8_t *y, const uint16_t *x, int64_t n, float scale) {
+UNWATCHED static void to_f8_bf16_row(uint8_t *y, const uint16_t *x, int64_t n, float scale) {
     enum { CHUNK = 32 };
     float floats[CHUNK];
     int16_t words[MANTISSAS];

@@ -23,7 +23,7 @@ static uint16_t largest_half_row(const uint16_t *x, int64_t n) {
 
 /* A scale, and its inverse where that can stand in for dividing. */
 typedef struct divisor {
-    float scale, inverse; /* no vectors: memory for them is not always as aligned as they need it */
+    float scale, inverse;
     bool inverts;
 } divisor;
 
@@ -117,7 +117,7 @@ static void invert(float *inverses, const float *scales, int64_t n) {
     FOR_ROW(n, vf_put(inverses + i, vf_set(1) / vf_get(scales + i, left), left));
 }
 
-static void to_i4_groups(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64_t group) {
+UNWATCHED static void to_i4_groups(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64_t group) {
     float factors[GROUPS] = {0}, inverses[GROUPS];
     int64_t count = n / group;
     vf most = vf_set(7), least = vf_set(-7);
@@ -143,7 +143,7 @@ INLINE vf_codes e2m1_v(vf x, divisor d) {
 
 static void load_f8_row(float *y, const void *x, int64_t n);
 
-static void to_f4_groups(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global) {
+UNWATCHED static void to_f4_groups(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global) {
     float factors[GROUPS] = {0}, inverses[GROUPS];
     const int64_t group = 16, count = n / group;
     largest_of_groups(factors, x, n, group);

@@ -11,6 +11,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* For functions with arrays that vectors go through: watching their use after return, GCC 12 misplaces them (PR 110027). */
+#define UNWATCHED __attribute__((no_sanitize_address))
+
 /* Runs `step` for i = 0, LANES, ... with `left` lanes to go: a constant in the loop, so that only the tail is masked. */
 #define FOR_ROW(n, step)                                                                                                   \
     do {                                                                                                                   \
