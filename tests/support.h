@@ -162,4 +162,12 @@ static inline char *test_read(const char *path, size_t *size) {
     return data;
 }
 
+static inline void test_expect_file(const char *path, const char *expected, size_t size) {
+    size_t found_size;
+    char *found = test_read(path, &found_size);
+    assert_int_equal(found_size, size);
+    assert_memory_equal(found, expected, size);
+    free(found);
+}
+
 #endif

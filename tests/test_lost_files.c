@@ -118,11 +118,7 @@ static int run(fixture *f) {
 }
 
 static void expect_same(const fixture *f) {
-    size_t size;
-    char *found = test_read(f->dump, &size);
-    assert_int_equal(size, f->size);
-    assert_memory_equal(found, f->expected, size);
-    free(found);
+    test_expect_file(f->dump, f->expected, f->size);
     unlink(f->dump);
 }
 

@@ -23,7 +23,7 @@
 #define ZOE_ATTENTION_QUERIES 1008 /* of a task, about */
 #define ZOE_ATTENTION_KEYS    256  /* of a tile */
 
-static inline int64_t zoe_host_least(int64_t a, int64_t b) {
+static inline int64_t zoe_min(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
@@ -35,18 +35,18 @@ static inline double zoe_host_packing_bytes(int64_t rows, int64_t in, int64_t ou
 
 /* Floats of all threads. Results are cut until there are three blocks for each thread. */
 static inline int64_t zoe_host_linear_floats(int threads, int64_t rows, int64_t in, int64_t out) {
-    int64_t cols = zoe_host_least(out, ZOE_BLOCK_COLS), sums = threads * zoe_host_least(rows, ZOE_BLOCK_ROWS) * cols;
-    return zoe_host_least(sums, rows * out / 3) + threads * zoe_host_least(in, ZOE_BLOCK_DEPTH) * cols;
+    int64_t cols = zoe_min(out, ZOE_BLOCK_COLS), sums = threads * zoe_min(rows, ZOE_BLOCK_ROWS) * cols;
+    return zoe_min(sums, rows * out / 3) + threads * zoe_min(in, ZOE_BLOCK_DEPTH) * cols;
 }
 
 static inline int64_t zoe_host_attention_floats(int threads, int64_t heads, int64_t queries, int64_t channels) {
-    int64_t rows = threads * zoe_host_least(queries, ZOE_ATTENTION_QUERIES);
-    return (zoe_host_least(rows, heads * queries / 2) + threads * ZOE_ATTENTION_KEYS) * channels;
+    int64_t rows = threads * zoe_min(queries, ZOE_ATTENTION_QUERIES);
+    return (zoe_min(rows, heads * queries / 2) + threads * ZOE_ATTENTION_KEYS) * channels;
 }
 
 /* patch: of the whole input with its margins; sums: of the whole result. */
 static inline int64_t zoe_host_conv_floats(int threads, int64_t patch, int64_t sums) {
-    return threads * (zoe_host_least(patch, ZOE_CONV_PATCH) + zoe_host_least(sums, ZOE_CONV_SUMS));
+    return threads * (zoe_min(patch, ZOE_CONV_PATCH) + zoe_min(sums, ZOE_CONV_SUMS));
 }
 
 #endif

@@ -95,15 +95,25 @@ int zoe_measure_copy(zoe_context *ctx, double *gbytes) {
 
 /* ---- on a device ---- */
 
-int zoe_random_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int64_t rows, int64_t cols) {
-    size_t bytes = (size_t)(rows * cols) * zoe_dtype_size(dtype);
+int zoe_draw(zoe_backend *be, zoe_tensor *t) {
+    int64_t count = zoe_tensor_count(t), drawn = count < (1 << 20) ? count : 1 << 20;
+    size_t bytes = (size_t)drawn * zoe_dtype_size(t->dtype);
     void *host = zoe_alloc(be->ctx, bytes);
     if (!host) return zoe_out_of_memory(be->ctx, bytes, "random data");
-    zoe_random_fill(host, dtype, rows * cols, 1, 0, 1);
-    int status = zoe_backend_alloc(be, t, dtype, 2, (const int64_t[]){rows, cols});
-    if (status == ZOE_OK) status = zoe_upload(be, t, host);
+    zoe_random_fill(host, t->dtype, drawn, 1, 0, 1);
+    int status = ZOE_OK;
+    zoe_tensor flat = ZOE_VIEW(t, count);
+    for (int64_t at = 0; at < count && status == ZOE_OK; at += drawn) {
+        zoe_tensor part = zoe_view_slice(&flat, 0, at, count - at < drawn ? count - at : drawn);
+        status = zoe_upload(be, &part, host);
+    }
     zoe_free(be->ctx, host);
     return status;
+}
+
+int zoe_random_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int64_t rows, int64_t cols) {
+    ZOE_TRY(zoe_backend_alloc(be, t, dtype, 2, (const int64_t[]){rows, cols}));
+    return zoe_draw(be, t);
 }
 
 /* The best of some rounds of IN_A_ROW runs, in seconds for one; the first round warms up. */
@@ -131,16 +141,6 @@ static int run_copy(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const z
     return zoe_op_copy(be, y, x);
 }
 
-/* Puts a matrix of int8 or fp8 in the place of one of floats. */
-static int narrow(zoe_backend *be, zoe_tensor *t, zoe_dtype form) {
-    zoe_tensor q = zoe_quantised_of(NULL, form, t->shape[0], t->shape[1], 0);
-    ZOE_TRY(zoe_form_alloc(be, &q));
-    int status = zoe_op_quantise(be, &q, t);
-    zoe_backend_free(be, t->data);
-    *t = q;
-    return status;
-}
-
 int zoe_measure_product(zoe_backend *be, zoe_dtype form, double *gflops) {
     enum { SIDE = 8192 };
     zoe_tensor x = {0}, w = {0}, y = {0};
@@ -150,8 +150,8 @@ int zoe_measure_product(zoe_backend *be, zoe_dtype form, double *gflops) {
     ZOE_TRY_DONE(zoe_random_tensor(be, &w, be->dtype, SIDE, SIDE));
     ZOE_TRY_DONE(zoe_random_tensor(be, &y, be->dtype, SIDE, SIDE));
     if (form != be->dtype) {
-        ZOE_TRY_DONE(narrow(be, &x, form));
-        ZOE_TRY_DONE(narrow(be, &w, form));
+        ZOE_TRY_DONE(zoe_form_narrow(be, &x, form));
+        ZOE_TRY_DONE(zoe_form_narrow(be, &w, form));
     }
     ZOE_TRY_DONE(time_rounds(be, run_linear, &y, &x, &w, &best));
     *gflops = 2e-9 * SIDE * SIDE * SIDE / best;

@@ -13,6 +13,9 @@ int zoe_measure_sgemm(zoe_context *ctx, int64_t rows, int64_t cols, int64_t dept
 /* GB/s (10^9 bytes, read and written) of copying memory that fits in no cache, on the context's threads. */
 int zoe_measure_copy(zoe_context *ctx, double *gbytes);
 
+/* Random numbers into a dense tensor, of which a part is drawn and the rest repeats it. */
+int zoe_draw(zoe_backend *be, zoe_tensor *t);
+
 /* A tensor [rows, cols] in the backend's memory, filled with random numbers; freed by zoe_backend_free(t->data). */
 int zoe_random_tensor(zoe_backend *be, zoe_tensor *t, zoe_dtype dtype, int64_t rows, int64_t cols);
 

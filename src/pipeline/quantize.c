@@ -82,15 +82,11 @@ static void add_squares(rows *sums, const float *given, const float *back, int64
 
 static rows quantise_rows(const zoe_entry *entry, zoe_tensor *q, int64_t row, int64_t count, float *given, float *back) {
     int64_t width = entry->shape[1];
-    size_t row_bytes = (size_t)width * zoe_dtype_size(entry->dtype);
-    const char *from = (const char *)entry->data + (size_t)row * row_bytes;
-    rows sums = {.finite = true};
+    const char *from = (const char *)entry->data + (size_t)(row * width) * zoe_dtype_size(entry->dtype);
+    rows sums = {.finite = zoe_load_finite(given, from, entry->dtype, count * width)};
     zoe_quantise_rows(q, from, entry->dtype, row, count);
-    for (int64_t at = row; at < row + count; at++, from += row_bytes) {
-        zoe_dequantise_rows(q, back, at, 1);
-        sums.finite = zoe_load_finite(given, from, entry->dtype, width) && sums.finite;
-        add_squares(&sums, given, back, width);
-    }
+    zoe_dequantise_rows(q, back, row, count);
+    add_squares(&sums, given, back, count * width);
     return sums;
 }
 
@@ -98,18 +94,18 @@ static rows quantise_rows(const zoe_entry *entry, zoe_tensor *q, int64_t row, in
 static int quantise_matrix(job *j, const zoe_entry *entry, zoe_tensor *q, rows *sums) {
     int64_t width = entry->shape[1], parts = (entry->shape[0] + PART - 1) / PART;
     rows *part;
-    float *scratch; /* [threads, 2, width] */
+    float *scratch; /* [threads, 2, PART, width] */
     ZOE_TRY(ZOE_NEW_ARRAY(j->ctx, part, parts));
-    int status = ZOE_NEW_ARRAY(j->ctx, scratch, (int64_t)omp_get_max_threads() * 2 * width);
+    int status = ZOE_NEW_ARRAY(j->ctx, scratch, (int64_t)omp_get_max_threads() * 2 * PART * width);
     if (status == ZOE_OK) {
         if (q->dtype == ZOE_F4_E2M1)
             *zoe_quantised_global(q) = zoe_quantise_global(entry->data, entry->dtype, entry->shape[0] * width);
 #pragma omp parallel for schedule(dynamic)
         for (int64_t i = 0; i < parts; i++) {
-            float *mine = scratch + (int64_t)omp_get_thread_num() * 2 * width;
+            float *mine = scratch + (int64_t)omp_get_thread_num() * 2 * PART * width;
             part[i] =
                 quantise_rows(entry, q, i * PART, (i + 1) * PART < entry->shape[0] ? PART : entry->shape[0] - i * PART,
-                              mine, mine + width);
+                              mine, mine + PART * width);
         }
         for (int64_t i = 0; i < parts; i++) {
             sums->all += part[i].all;

@@ -7,8 +7,8 @@
 #include "backend/device.h"
 #include "backend/quantised.h"
 #include "formats/json.h"
+#include "pipeline/measure.h"
 #include "pipeline/report.h"
-#include "weights/convert.h"
 #include "weights/quantise.h"
 
 /* How long each operation is run, how much of that between two looks at the clock, and until a chip is hot. */
@@ -34,27 +34,11 @@ typedef struct shapes {
 static const shapes on_device = {8192, 5120, 5120, 16384, 1536, 240, 416, 192, (int64_t)64 << 20};
 static const shapes on_processor = {768, 1536, 1536, 1536, 768, 64, 64, 96, (int64_t)16 << 20};
 
-/* Random numbers, of which a part is drawn and the rest repeats it. */
-static int fill(zoe_backend *be, zoe_tensor *t) {
-    int64_t count = zoe_tensor_count(t), drawn = count < (1 << 20) ? count : 1 << 20;
-    void *host = zoe_alloc(be->ctx, (size_t)drawn * zoe_dtype_size(t->dtype));
-    if (!host) return zoe_out_of_memory(be->ctx, (size_t)drawn * zoe_dtype_size(t->dtype), "random data");
-    zoe_random_fill(host, t->dtype, drawn, 1, 0, 1);
-    int status = ZOE_OK;
-    zoe_tensor flat = ZOE_VIEW(t, count);
-    for (int64_t at = 0; at < count && status == ZOE_OK; at += drawn) {
-        zoe_tensor part = zoe_view_slice(&flat, 0, at, count - at < drawn ? count - at : drawn);
-        status = zoe_upload(be, &part, host);
-    }
-    zoe_free(be->ctx, host);
-    return status;
-}
-
 #define DRAW(be, t, ...)                                                                                                   \
     do {                                                                                                                   \
         ZOE_TRY(zoe_backend_alloc((be), (t), (be)->dtype, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),       \
                                   (const int64_t[]){__VA_ARGS__}));                                                        \
-        ZOE_TRY(fill((be), (t)));                                                                                          \
+        ZOE_TRY(zoe_draw((be), (t)));                                                                                      \
     } while (0)
 
 /* ---- operations ---- */
@@ -117,24 +101,14 @@ static const shapes *shapes_of(const zoe_backend *be) {
     return be->ops->host_memory ? &on_processor : &on_device;
 }
 
-/* Puts codes of 8 bits in the place of floats. */
-static int narrow(zoe_backend *be, zoe_tensor *t, zoe_dtype form) {
-    zoe_tensor q = zoe_quantised_of(NULL, form, t->shape[0], t->shape[1], 0);
-    ZOE_TRY(zoe_form_alloc(be, &q));
-    int status = zoe_op_quantise(be, &q, t);
-    zoe_backend_free(be, t->data);
-    *t = q;
-    return status;
-}
-
 static int product_of(trial *t, zoe_dtype form, double *rate) {
     const shapes *s = shapes_of(t->be);
     double seconds;
     DRAW(t->be, &t->x, s->rows, s->depth);
     DRAW(t->be, &t->w, s->cols, s->depth);
     DRAW(t->be, &t->y, s->rows, s->cols);
-    if (form != t->be->dtype) ZOE_TRY(narrow(t->be, &t->w, form));
-    if (form != t->be->dtype && t->be->ops->quantised_rows) ZOE_TRY(narrow(t->be, &t->x, form));
+    if (form != t->be->dtype) ZOE_TRY(zoe_form_narrow(t->be, &t->w, form));
+    if (form != t->be->dtype && t->be->ops->quantised_rows) ZOE_TRY(zoe_form_narrow(t->be, &t->x, form));
     ZOE_TRY(time_trial(t, run_linear, &seconds));
     *rate = 2.0 * (double)s->rows * (double)s->depth * (double)s->cols / seconds;
     return ZOE_OK;

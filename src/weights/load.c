@@ -19,8 +19,8 @@
 #define PIECE        ((size_t)4 << 20)   /* as it is, to where it is used */
 #define STEP         ((size_t)512 << 10) /* to be converted: it stays in the processor's second cache until then */
 #define MOST_THREADS 16
-#define AT_A_TIME                                                                                                          \
-    16 /* pieces of all threads: as many requests as make a disk busy; beyond, they only get in each other's way */
+/* Pieces of all threads: as many requests as make a disk busy; beyond, they only get in each other's way. */
+#define AT_A_TIME 16
 
 typedef struct job {
     bool used;

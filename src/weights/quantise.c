@@ -46,3 +46,12 @@ int zoe_form_alloc(zoe_backend *be, zoe_tensor *form) {
         form->data = memory;
     return ZOE_OK;
 }
+
+int zoe_form_narrow(zoe_backend *be, zoe_tensor *t, zoe_dtype form) {
+    zoe_tensor q = zoe_quantised_of(NULL, form, t->shape[0], t->shape[1], 0);
+    ZOE_TRY(zoe_form_alloc(be, &q));
+    int status = zoe_op_quantise(be, &q, t);
+    zoe_backend_free(be, t->data);
+    *t = q;
+    return status;
+}

@@ -21,4 +21,7 @@ int64_t zoe_form_bytes(const zoe_tensor *form);
 /* Gives the tensor memory of the backend, until zoe_backend_free(form->data). */
 int zoe_form_alloc(zoe_backend *be, zoe_tensor *form);
 
+/* Puts a matrix of int8 or fp8 in the place of one of floats, whose memory is freed. */
+int zoe_form_narrow(zoe_backend *be, zoe_tensor *t, zoe_dtype form);
+
 #endif

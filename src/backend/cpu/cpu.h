@@ -29,10 +29,6 @@ int zoe_cpu_team(const zoe_cpu *cpu, double work);
 int zoe_cpu_need_f32(zoe_backend *be, const char *op, const zoe_tensor *t);
 int zoe_cpu_need_float(zoe_backend *be, const char *op, const zoe_tensor *t);
 
-static inline int64_t zoe_min(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static inline int64_t zoe_max(int64_t a, int64_t b) {
     return a > b ? a : b;
 }

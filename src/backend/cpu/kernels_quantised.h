@@ -108,32 +108,34 @@ static void largest_of_groups(float *most, const float *x, int64_t n, int64_t gr
     }
 }
 
-/* Scales as divisors; those that f16 or e4m3 rounded down may leave numbers a little above the limit. */
-INLINE divisor divisor_within(const float *scales, const float *inverses, int64_t g) {
-    return (divisor){scales[g], inverses[g], scales[g] >= 0x1p-100f && scales[g] <= 0x1p100f};
+/*
+ * Codes of groups by their scales. Those that f16 or e4m3 rounded down may leave numbers a little above the limit.
+ */
+INLINE void code_groups(uint8_t *y, const float *x, const float *scales, int64_t count, int64_t group,
+                        vf_codes (*code)(vf x, divisor d)) {
+    float inverses[GROUPS];
+    FOR_ROW(count, vf_put(inverses + i, vf_set(1) / vf_get(scales + i, left), left));
+    for (int64_t g = 0; g < count; g++, x += group, y += group / 2) {
+        divisor d = {scales[g], inverses[g], scales[g] >= 0x1p-100f && scales[g] <= 0x1p100f};
+        if (scales[g] == 0)
+            memset(y, 0, (size_t)group / 2);
+        else
+            for (int64_t i = 0; i < group; i += LANES) vf_put_nibbles(y + i / 2, code(vf_get(x + i, LANES), d));
+    }
 }
 
-static void invert(float *inverses, const float *scales, int64_t n) {
-    FOR_ROW(n, vf_put(inverses + i, vf_set(1) / vf_get(scales + i, left), left));
+INLINE vf_codes i4_v(vf x, divisor d) {
+    return vf_integers(vf_max(vf_set(-7), vf_min(limited_v(x, d, 7), vf_set(7))));
 }
 
 UNWATCHED static void to_i4_groups(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64_t group) {
-    float factors[GROUPS] = {0}, inverses[GROUPS];
+    float factors[GROUPS] = {0};
     int64_t count = n / group;
-    vf most = vf_set(7), least = vf_set(-7);
     largest_of_groups(factors, x, n, group);
-    FOR_ROW(count, vf_put(factors + i, vf_get(factors + i, left) / most, left));
+    FOR_ROW(count, vf_put(factors + i, vf_get(factors + i, left) / vf_set(7), left));
     store_f16_row(scales, factors, count);
     load_f16_row(factors, scales, count);
-    invert(inverses, factors, count);
-    for (int64_t g = 0; g < count; g++, x += group, y += group / 2) {
-        divisor d = divisor_within(factors, inverses, g);
-        if (factors[g] == 0)
-            memset(y, 0, (size_t)group / 2);
-        else
-            for (int64_t i = 0; i < group; i += LANES)
-                vf_put_nibbles(y + i / 2, vf_integers(vf_max(least, vf_min(limited_v(vf_get(x + i, LANES), d, 7), most))));
-    }
+    code_groups(y, x, factors, count, group, i4_v);
 }
 
 INLINE vf_codes e2m1_v(vf x, divisor d) {
@@ -144,20 +146,13 @@ INLINE vf_codes e2m1_v(vf x, divisor d) {
 static void load_f8_row(float *y, const void *x, int64_t n);
 
 UNWATCHED static void to_f4_groups(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global) {
-    float factors[GROUPS] = {0}, inverses[GROUPS];
+    float factors[GROUPS] = {0};
     const int64_t group = 16, count = n / group;
     largest_of_groups(factors, x, n, group);
     to_f8_row(scales, factors, count, 6 * global);
     load_f8_row(factors, scales, count);
     scale_row(factors, factors, count, global);
-    invert(inverses, factors, count);
-    for (int64_t g = 0; g < count; g++, x += group, y += group / 2) {
-        divisor d = divisor_within(factors, inverses, g);
-        if (factors[g] == 0)
-            memset(y, 0, (size_t)group / 2);
-        else
-            for (int64_t i = 0; i < group; i += LANES) vf_put_nibbles(y + i / 2, e2m1_v(vf_get(x + i, LANES), d));
-    }
+    code_groups(y, x, factors, count, group, e2m1_v);
 }
 
 #undef GROUPS

@@ -139,10 +139,10 @@ static int spend(zoe_backend *be, double rate, double more) {
 
 static void touch(zoe_backend *be, int64_t floats, int64_t shared) {
     plan *self = plan_of(be);
-    int64_t bytes = zoe_host_least(4 * floats, self->threads * (int64_t)ZOE_CPU_SCRATCH);
+    int64_t bytes = zoe_min(4 * floats, self->threads * (int64_t)ZOE_CPU_SCRATCH);
     if (!be->ops->host_memory) return;
     if (bytes > self->threads_bytes) self->threads_bytes = bytes;
-    if (4 * shared > self->shared_bytes) self->shared_bytes = zoe_host_least(4 * shared, (int64_t)ZOE_CPU_SHARED);
+    if (4 * shared > self->shared_bytes) self->shared_bytes = zoe_min(4 * shared, (int64_t)ZOE_CPU_SHARED);
     be->workspace = self->threads_bytes + self->shared_bytes;
 }
 
@@ -229,7 +229,7 @@ static int plan_conv(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x, const 
     const int *k = p->kernel;
     int64_t in = x->shape[3], out = y->shape[3], depth = (int64_t)k[0] * k[1] * k[2] * in;
     int64_t patch = k[0] * in * (y->shape[1] * p->stride[1] + k[1]) * (y->shape[2] * p->stride[2] + k[2]);
-    int64_t cols = zoe_host_least(out, ZOE_CONV_COLS), sums = y->shape[1] * y->shape[2] * cols;
+    int64_t cols = zoe_min(out, ZOE_CONV_COLS), sums = y->shape[1] * y->shape[2] * cols;
     bool pointwise = k[0] * k[1] * k[2] == 1;
     if (pointwise)
         touch(be, zoe_host_linear_floats(plan_of(be)->threads, zoe_tensor_rows(y), in, out), 0);
