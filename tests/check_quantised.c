@@ -119,13 +119,21 @@ static float write_scale(const reference *r, const double *x, int64_t group, int
     return scale;
 }
 
+/* One for nearly all matrices, else the least power of two under which the largest number has a scale. */
+static float global_scale(float most) {
+    float global = 0x1p-126f;
+    if (most == 0 || (most >= 0x1p-7f && most <= 5.25f)) return 0x1p-9f;
+    while (most > 448 * 6 * global) global *= 2;
+    return global;
+}
+
 static reference quantised(const form *f, int64_t rows, int64_t width, const double *x) {
     reference r = {.bytes = (size_t)zoe_quantised_bytes(f->dtype, rows, width, f->group)};
     int64_t count = rows * width, n = f->group ? f->group : width;
     r.memory = must(calloc(1, r.bytes));
     r.values = must(calloc((size_t)count, sizeof *r.values));
     r.t = zoe_quantised_of(r.memory, f->dtype, rows, width, f->group);
-    float global = largest(x, count) / (448.0f * 6.0f);
+    float global = global_scale(largest(x, count));
     if (f->dtype == ZOE_F4_E2M1) memcpy(r.memory + r.bytes - 4, &global, 4);
     for (int64_t group = 0; group < count / n; group++) {
         float scale = write_scale(&r, x, group, n, global);
@@ -190,14 +198,17 @@ static void check_quantise(checker *c, const form *f, zoe_dtype from, fill how, 
     compare_quantised(c, f, x, what);
 }
 
-/* All mantissas of bf16 under all scales that they make: quotients that lie in the middle of two codes are among them. */
-static void check_mantissas(checker *c, const form *f) {
-    enum { MANTISSAS = 128, EXPONENTS = 16, TOP = 127 };
+/*
+ * All mantissas of bf16 under all scales that they make: quotients that lie in the middle of two codes are among them. The
+ * largest exponent is `top`: nvfp4 has other scales for all of a matrix of larger or smaller numbers.
+ */
+static void check_mantissas(checker *c, const form *f, int top) {
+    enum { MANTISSAS = 128, EXPONENTS = 16 };
     operand *x = INPUT(c, ZOE_BF16, DENSE, FILL_SMALL, MANTISSAS, MANTISSAS * EXPONENTS);
     uint16_t *bits = x->t.data;
     for (int row = 0; row < MANTISSAS; row++)
         for (int i = 0; i < MANTISSAS * EXPONENTS; i++) {
-            int mantissa = i % MANTISSAS, exponent = TOP - i / MANTISSAS - (mantissa > row), sign = mantissa * 7 % 3 == 1;
+            int mantissa = i % MANTISSAS, exponent = top - i / MANTISSAS - (mantissa > row), sign = mantissa * 7 % 3 == 1;
             *bits++ = (uint16_t)(sign << 15 | exponent << 7 | mantissa);
         }
     check_upload(c, x);
@@ -208,7 +219,8 @@ void check_quantised_matrices(checker *c) {
     static const int64_t widths[] = {128, 256, 1536, 5120, 13824, 16384};
     static const zoe_dtype types[] = {ZOE_F32, ZOE_BF16, ZOE_F16};
     if (!c->be->ops->quantise) return;
-    for (int f = 0; f < FORMS; f++) check_mantissas(c, &forms[f]);
+    for (int f = 0; f < FORMS; f++)
+        for (int top = 118; top <= 136; top += 9) check_mantissas(c, &forms[f], top);
     for (int f = 0; f < FORMS; f++)
         for (int w = 0; w < 6; w++)
             for (int t = 0; t < 3; t++) {

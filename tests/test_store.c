@@ -157,6 +157,8 @@ static void parts_of_tensors(void **state) {
     close_fixture(&parts);
 }
 
+enum { ROWS = 1040, WIDTH = 1024, SIZE = ROWS * WIDTH };
+
 typedef struct matrix {
     zoe_tensor w;
 } matrix;
@@ -164,7 +166,7 @@ typedef struct matrix {
 /* The bytes of a matrix in one of the quantised forms. */
 static uint8_t *load_matrix(zoe_backend *be, const zoe_checkpoint *ckpt, zoe_dtype dtype, size_t *count) {
     static const zoe_slot slots[] = {{"w", offsetof(matrix, w), ZOE_SLOT_LINEAR, "A B", 0}, {0}};
-    const zoe_dims dims = {1040, 1024};
+    const zoe_dims dims = {ROWS, WIDTH};
     zoe_weights *weights;
     matrix m;
     assert_int_equal(zoe_weights_create(be, ckpt, "test", NULL, (zoe_weight_form){.dtype = dtype}, &weights), ZOE_OK);
@@ -182,24 +184,16 @@ static uint8_t *load_matrix(zoe_backend *be, const zoe_checkpoint *ckpt, zoe_dty
     return bytes;
 }
 
-/* Read and quantised piece by piece on the way to a device, a matrix comes to what the processor makes of it in place. */
-static void forms_that_matrices_take(void **state) {
-    (void)state;
+/* In each form, through rings and without; nvfp4 with this scale for all of it. */
+static void take_forms(zoe_context *ctx, const char *folder, const uint16_t *values, float global) {
     static const zoe_dtype forms[] = {ZOE_I8, ZOE_F8_E4M3, ZOE_I4, ZOE_F4_E2M1};
-    const int64_t shape[] = {1040, 1024}, size = shape[0] * shape[1];
-    char folder[64], path[128];
-    zoe_context *ctx;
+    char path[128];
     zoe_backend *cpu, *device;
     zoe_checkpoint *ckpt;
     zoe_safetensors_writer *writer;
-    uint16_t *values = malloc((size_t)size * sizeof *values);
-    zoe_random_fill(values, ZOE_BF16, size, 7, 0, 1);
-    values[size - 5] = 0x4180; /* 16: the largest of all is in the last piece */
-    test_folder_create(folder);
     snprintf(path, sizeof path, "%s/one.safetensors", folder);
-    assert_int_equal(zoe_context_create(NULL, &ctx), ZOE_OK);
     assert_int_equal(zoe_safetensors_create(ctx, path, &writer), ZOE_OK);
-    assert_int_equal(zoe_safetensors_add(writer, "w", ZOE_BF16, 2, shape, values), ZOE_OK);
+    assert_int_equal(zoe_safetensors_add(writer, "w", ZOE_BF16, 2, (const int64_t[]){ROWS, WIDTH}, values), ZOE_OK);
     assert_int_equal(zoe_safetensors_finish(writer), ZOE_OK);
     assert_int_equal(zoe_checkpoint_open(ctx, path, &ckpt), ZOE_OK);
     assert_int_equal(zoe_cpu_backend_create(ctx, 0, &cpu), ZOE_OK);
@@ -211,12 +205,31 @@ static void forms_that_matrices_take(void **state) {
         uint8_t *found = load_matrix(device, ckpt, forms[i / 2], &bytes);
         assert_int_equal(bytes, expected_bytes);
         assert_memory_equal(found, expected, bytes);
+        if (forms[i / 2] == ZOE_F4_E2M1) assert_memory_equal(found + bytes - sizeof global, &global, sizeof global);
+        assert_int_equal(device->weights.read, SIZE * (int64_t)sizeof *values);
+        device->weights.read = 0;
         free(expected);
         free(found);
     }
     zoe_backend_close(device);
     zoe_backend_close(cpu);
     zoe_checkpoint_close(ckpt);
+}
+
+/* Read and quantised piece by piece on the way to a device, a matrix comes to what the processor makes of it in place. */
+static void forms_that_matrices_take(void **state) {
+    (void)state;
+    char folder[64];
+    zoe_context *ctx;
+    uint16_t *values = malloc((size_t)SIZE * sizeof *values);
+    test_folder_create(folder);
+    assert_int_equal(zoe_context_create(NULL, &ctx), ZOE_OK);
+    zoe_random_fill(values, ZOE_BF16, SIZE, 7, 0, 1);
+    take_forms(ctx, folder, values, 0x1p-9f);
+    values[SIZE - 5] = 0xc180; /* -16, in the last piece, has no scale beside the others' */
+    take_forms(ctx, folder, values, 0x1p-7f);
+    zoe_random_fill(values, ZOE_BF16, SIZE, 7, 0, 0x1p-9f);
+    take_forms(ctx, folder, values, 0x1p-20f);
     zoe_context_free(ctx);
     test_folder_remove(folder);
     free(values);

@@ -65,6 +65,7 @@ static int write_matrix(job *j, zoe_safetensors_writer *writer, const char *name
 /* Some rows of a matrix, and what they lost: sums of squares. */
 typedef struct rows {
     double all, lost;
+    uint32_t largest; /* magnitude */
     bool finite;
 } rows;
 
@@ -84,13 +85,30 @@ static rows quantise_rows(const zoe_entry *entry, zoe_tensor *q, int64_t row, in
     int64_t width = entry->shape[1];
     const char *from = (const char *)entry->data + (size_t)(row * width) * zoe_dtype_size(entry->dtype);
     rows sums = {.finite = zoe_load_finite(given, from, entry->dtype, count * width)};
-    zoe_quantise_rows(q, from, entry->dtype, row, count);
+    sums.largest = zoe_quantise_rows(q, from, entry->dtype, row, count);
     zoe_dequantise_rows(q, back, row, count);
     add_squares(&sums, given, back, count * width);
     return sums;
 }
 
-/* All of them, by all threads; the sums are added up in the order of the rows. */
+/* All of them, by all threads, into `part`; the sums are added up in the order of the rows. */
+static void quantise_parts(const zoe_entry *entry, zoe_tensor *q, rows *part, float *scratch, rows *sums) {
+    int64_t width = entry->shape[1], all = entry->shape[0], parts = (all + PART - 1) / PART;
+    *sums = (rows){.finite = true};
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t i = 0; i < parts; i++) {
+        float *mine = scratch + (int64_t)omp_get_thread_num() * 2 * PART * width;
+        part[i] =
+            quantise_rows(entry, q, i * PART, (i + 1) * PART < all ? PART : all - i * PART, mine, mine + PART * width);
+    }
+    for (int64_t i = 0; i < parts; i++) {
+        sums->all += part[i].all;
+        sums->lost += part[i].lost;
+        sums->finite = sums->finite && part[i].finite;
+        if (part[i].largest > sums->largest) sums->largest = part[i].largest;
+    }
+}
+
 static int quantise_matrix(job *j, const zoe_entry *entry, zoe_tensor *q, rows *sums) {
     int64_t width = entry->shape[1], parts = (entry->shape[0] + PART - 1) / PART;
     rows *part;
@@ -98,20 +116,9 @@ static int quantise_matrix(job *j, const zoe_entry *entry, zoe_tensor *q, rows *
     ZOE_TRY(ZOE_NEW_ARRAY(j->ctx, part, parts));
     int status = ZOE_NEW_ARRAY(j->ctx, scratch, (int64_t)omp_get_max_threads() * 2 * PART * width);
     if (status == ZOE_OK) {
-        if (q->dtype == ZOE_F4_E2M1)
-            *zoe_quantised_global(q) = zoe_quantise_global(entry->data, entry->dtype, entry->shape[0] * width);
-#pragma omp parallel for schedule(dynamic)
-        for (int64_t i = 0; i < parts; i++) {
-            float *mine = scratch + (int64_t)omp_get_thread_num() * 2 * PART * width;
-            part[i] =
-                quantise_rows(entry, q, i * PART, (i + 1) * PART < entry->shape[0] ? PART : entry->shape[0] - i * PART,
-                              mine, mine + PART * width);
-        }
-        for (int64_t i = 0; i < parts; i++) {
-            sums->all += part[i].all;
-            sums->lost += part[i].lost;
-            sums->finite = sums->finite && part[i].finite;
-        }
+        zoe_quantised_begin(q);
+        do quantise_parts(entry, q, part, scratch, sums);
+        while (zoe_quantised_again(q, sums->largest));
         zoe_free(j->ctx, scratch);
     }
     zoe_free(j->ctx, part);
@@ -123,7 +130,7 @@ static int add_matrix(job *j, zoe_safetensors_writer *writer, const char *part, 
     int64_t out = entry->shape[0], in = entry->shape[1];
     size_t bytes = (size_t)zoe_quantised_bytes(form->dtype, out, in, form->group);
     void *memory = zoe_alloc(j->ctx, bytes);
-    rows sums = {.finite = true};
+    rows sums = {0};
     if (!memory) return zoe_out_of_memory(j->ctx, bytes, entry->name);
     zoe_tensor q = zoe_quantised_of(memory, form->dtype, out, in, form->group);
     int status = quantise_matrix(j, entry, &q, &sums);

@@ -93,14 +93,14 @@ zoe_tensor zoe_item_over(const zoe_item *it, void *memory) {
     return zoe_is_quantised(&t) ? zoe_quantised_of(memory, t.dtype, t.shape[0], t.shape[1], t.group) : t;
 }
 
-int64_t zoe_item_fill(const zoe_item *it, void *to, const void *source, int64_t row, int64_t rows) {
+int64_t zoe_item_fill(const zoe_item *it, void *to, const void *source, int64_t row, int64_t rows, uint32_t *largest) {
     const zoe_tensor *form = &it->form;
     zoe_dtype dtype = zoe_item_source(it);
     int64_t width = zoe_item_width(it);
     char *at = (char *)to + (size_t)(row * width) * zoe_dtype_size(form->dtype);
     if (zoe_is_quantised(form)) {
         zoe_tensor y = zoe_item_over(it, to);
-        zoe_quantise_rows(&y, source, dtype, row, rows);
+        *largest = zoe_quantise_rows(&y, source, dtype, row, rows);
         return -1;
     }
     if (it->entry && (it->kind == ZOE_SLOT_CONV || it->kind == ZOE_SLOT_VECTOR)) {

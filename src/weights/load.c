@@ -6,7 +6,6 @@
  * it is in the processor's cache.
  */
 #include <errno.h>
-#include <math.h>
 #include <omp.h>
 #include <pthread.h>
 #include <signal.h>
@@ -26,7 +25,7 @@ typedef struct job {
     bool used;
     char *to;
     size_t first, end; /* items */
-    bool measuring;    /* a round before all others: scales for all of a matrix, which its rows wait for */
+    bool again;        /* the second round, of matrices that turned out to need another scale for all */
     size_t item;       /* next one to be taken from */
     int64_t row;       /* next one of the item */
     int pieces;        /* under way */
@@ -40,13 +39,12 @@ typedef struct piece {
     job *job;
     const zoe_item *item;
     int64_t row, rows;
-    bool measures;
     char *to; /* of the whole item */
     char *scratch;
     zoe_read read;
     bool busy;
-    float scale;     /* measured */
-    int64_t element; /* that is not finite, or -1 */
+    uint32_t largest; /* of a matrix that is quantised: zoe_quantise_rows() */
+    int64_t element;  /* that is not finite, or -1 */
 } piece;
 
 typedef struct worker {
@@ -70,6 +68,7 @@ struct zoe_loader {
     int queued;
     char *scratch; /* [threads, each, scratch_bytes] */
     size_t scratch_bytes;
+    uint32_t *largest; /* of each item's pieces up to now; in the second round 0 if that leaves the item out */
     /* since they were last told: */
     int64_t read;
     double seconds, busy_since;
@@ -87,7 +86,7 @@ static int64_t rows_at_once(const zoe_item *it) {
 /* ---- taking pieces, under the lock ---- */
 
 static bool finished(const job *j) {
-    return ((j->item == j->end && !j->measuring) || j->culprit) && j->pieces == 0;
+    return ((j->item == j->end && j->again) || j->culprit) && j->pieces == 0;
 }
 
 static bool idle(const zoe_loader *loader) {
@@ -96,31 +95,32 @@ static bool idle(const zoe_loader *loader) {
     return true;
 }
 
-static bool has_global(const zoe_item *it) {
-    return it->form.dtype == ZOE_F4_E2M1 && !zoe_item_verbatim(it);
-}
-
-static float *global_of(const zoe_item *it, char *to) {
-    zoe_tensor form = zoe_item_over(it, to + it->offset);
-    return zoe_quantised_global(&form);
+/* Whether a matrix, of which all rows are done, needs another scale for all of them. */
+static bool needs_another(const zoe_loader *loader, const job *j, const zoe_item *it) {
+    zoe_tensor form = zoe_item_over(it, j->to + it->offset);
+    return !it->mapped && !zoe_item_verbatim(it) &&
+           zoe_quantised_again(&form, loader->largest[it - loader->weights->items]);
 }
 
 /* Goes on to the next item of which anything is left, and from one round to the next once nothing of it is under way. */
-static void settle(const zoe_loader *loader, job *j) {
+static void settle(zoe_loader *loader, job *j) {
+    const zoe_item *items = loader->weights->items;
     for (;;) {
         for (; j->item < j->end; j->item++, j->row = 0) {
-            const zoe_item *it = &loader->weights->items[j->item];
-            if (it->mapped || (j->measuring && !has_global(it))) continue;
+            const zoe_item *it = &items[j->item];
+            if (it->mapped || (j->again && !loader->largest[j->item])) continue;
             if (j->row < zoe_item_rows(it) && zoe_item_width(it) > 0) return;
         }
-        if (!j->measuring || j->pieces) return;
-        j->measuring = false;
+        if (j->again || j->pieces) return;
+        j->again = true;
         j->item = j->first;
+        for (size_t i = j->first; i < j->end; i++)
+            if (!needs_another(loader, j, &items[i])) loader->largest[i] = 0;
     }
 }
 
 /* The next piece of a job; false when there is none now. */
-static bool take(const zoe_loader *loader, job *j, piece *p) {
+static bool take(zoe_loader *loader, job *j, piece *p) {
     if (j->item == j->end || j->culprit) return false;
     const zoe_item *it = &loader->weights->items[j->item];
     int64_t left = zoe_item_rows(it) - j->row, most = rows_at_once(it);
@@ -128,7 +128,6 @@ static bool take(const zoe_loader *loader, job *j, piece *p) {
     p->item = it;
     p->row = j->row;
     p->rows = left < most ? left : most;
-    p->measures = j->measuring;
     p->to = j->to + it->offset;
     p->busy = true;
     j->row += p->rows;
@@ -155,16 +154,16 @@ static piece *take_piece(worker *w) {
 static void hand_in(worker *w, piece *p) {
     zoe_loader *loader = w->loader;
     job *j = p->job;
-    bool measured = j->measuring, failed = p->read.failed || p->element >= 0;
-    float *global = p->measures ? global_of(p->item, j->to) : NULL;
+    bool again = j->again, failed = p->read.failed || p->element >= 0;
+    uint32_t *largest = &loader->largest[p->item - loader->weights->items];
     if (failed && !j->culprit) j->culprit = p->item, j->element = p->element, j->error = p->read.error;
-    if (!failed && !global) loader->read += p->rows * (int64_t)row_bytes(p->item);
-    if (global && (p->scale > *global || isnan(p->scale))) *global = p->scale;
+    if (!failed && !again) loader->read += p->rows * (int64_t)row_bytes(p->item);
+    if (p->largest > *largest) *largest = p->largest;
     p->busy = false;
     w->busy--;
     j->pieces--;
     settle(loader, j);
-    if (measured && !j->measuring) pthread_cond_broadcast(&loader->work);
+    if (again != j->again) pthread_cond_broadcast(&loader->work);
     if (finished(j)) pthread_cond_broadcast(&loader->done);
     if (idle(loader)) loader->seconds += zoe_now() - loader->busy_since;
 }
@@ -204,11 +203,9 @@ static piece *find_ended(worker *w, bool wait) {
 static void convert(piece *p) {
     const zoe_item *it = p->item;
     p->element = -1;
-    if (p->read.failed) return;
-    if (p->measures)
-        p->scale = zoe_quantise_global(p->scratch, zoe_item_source(it), p->rows * zoe_item_width(it));
-    else if (!zoe_item_verbatim(it))
-        p->element = zoe_item_fill(it, p->to, p->scratch, p->row, p->rows);
+    p->largest = 0;
+    if (!p->read.failed && !zoe_item_verbatim(it))
+        p->element = zoe_item_fill(it, p->to, p->scratch, p->row, p->rows, &p->largest);
 }
 
 static void *run_thread(void *user) {
@@ -267,7 +264,8 @@ int zoe_loader_create(const zoe_weights *weights, zoe_loader **out) {
             loader->scratch_bytes = row_bytes(&weights->items[i]);
     size_t bytes = (size_t)(threads * loader->each) * loader->scratch_bytes;
     loader->scratch = zoe_alloc(ctx, bytes);
-    if (!loader->scratch) {
+    if (!loader->scratch || ZOE_NEW_ARRAY(ctx, loader->largest, weights->count) < 0) {
+        zoe_free(ctx, loader->scratch);
         zoe_free(ctx, loader);
         return zoe_out_of_memory(ctx, bytes, "reading weights");
     }
@@ -294,6 +292,7 @@ void zoe_loader_free(zoe_loader *loader) {
     pthread_cond_destroy(&loader->work);
     pthread_cond_destroy(&loader->done);
     zoe_free(ctx, loader->scratch);
+    zoe_free(ctx, loader->largest);
     zoe_free(ctx, loader);
 }
 
@@ -303,9 +302,9 @@ static void begin_job(zoe_loader *loader, job *j, const zoe_unit *u, char *to) {
     *j = (job){.used = true, .to = to, .first = u->first, .item = u->first, .end = u->first + u->count};
     for (size_t i = j->first; i < j->end; i++) {
         const zoe_item *it = &loader->weights->items[i];
-        if (it->mapped || !has_global(it)) continue;
-        *global_of(it, to) = 0;
-        j->measuring = true;
+        zoe_tensor form = zoe_item_over(it, to + it->offset);
+        loader->largest[i] = 0;
+        if (!it->mapped && !zoe_item_verbatim(it)) zoe_quantised_begin(&form);
     }
     settle(loader, j);
 }

@@ -33,23 +33,30 @@ static const void *get_rows(const rows *r, int64_t row, int64_t count) {
     return r->fresh;
 }
 
-/* Returns the element that is not finite, or -1. */
-static int64_t fill_rows(const zoe_item *it, void *to, const char *source, int64_t row, int64_t count, size_t row_bytes) {
+/* Returns the element that is not finite, or -1; of a matrix that is quantised raises *largest. */
+static int64_t fill_rows(const zoe_item *it, void *to, const char *source, int64_t row, int64_t count, uint32_t *largest) {
     const int64_t part = 16;
-    if (!zoe_is_quantised(&it->form)) return zoe_item_fill(it, to, source, row, count);
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t at = 0; at < count; at += part)
-        (void)zoe_item_fill(it, to, source + (size_t)at * row_bytes, row + at, count - at < part ? count - at : part);
+    size_t row_bytes = zoe_item_span(it, zoe_item_width(it));
+    uint32_t most = *largest;
+    if (!zoe_is_quantised(&it->form)) return zoe_item_fill(it, to, source, row, count, largest);
+#pragma omp parallel for schedule(dynamic) reduction(max : most)
+    for (int64_t at = 0; at < count; at += part) {
+        int64_t some = count - at < part ? count - at : part;
+        uint32_t here = 0;
+        (void)zoe_item_fill(it, to, source + (size_t)at * row_bytes, row + at, some, &here);
+        most = here > most ? here : most;
+    }
+    *largest = most;
     return -1;
 }
 
 static int fill_item(zoe_weights *weights, const zoe_item *it, void *to) {
     zoe_context *ctx = weights->be->ctx;
     rows r = {.it = it, .width = zoe_item_width(it), .most = zoe_item_rows(it)};
-    zoe_dtype dtype = zoe_item_source(it);
     zoe_tensor form = zoe_item_over(it, to);
-    size_t row_bytes = (size_t)r.width * zoe_dtype_size(dtype);
+    size_t row_bytes = (size_t)r.width * zoe_dtype_size(zoe_item_source(it));
     int64_t all = r.most, bad = -1;
+    uint32_t largest = 0;
     if (it->scales || it->kind == ZOE_SLOT_SCALES) {
         memcpy(to, zoe_item_mapping(it), (size_t)zoe_item_bytes(it));
         return ZOE_OK;
@@ -60,19 +67,13 @@ static int fill_item(zoe_weights *weights, const zoe_item *it, void *to) {
         r.fresh = zoe_alloc(ctx, (size_t)r.most * row_bytes + 1);
         if (!r.fresh) return zoe_out_of_memory(ctx, (size_t)r.most * row_bytes, it->name);
     }
-    if (form.dtype == ZOE_F4_E2M1) {
-        float *global = zoe_quantised_global(&form);
-        *global = 0;
-        for (int64_t row = 0; row < all; row += r.most) {
+    zoe_quantised_begin(&form);
+    do
+        for (int64_t row = 0; row < all && bad < 0; row += r.most) {
             int64_t some = all - row < r.most ? all - row : r.most;
-            float here = zoe_quantise_global(get_rows(&r, row, some), dtype, some * r.width);
-            if (!(here <= *global)) *global = here;
+            bad = fill_rows(it, to, get_rows(&r, row, some), row, some, &largest);
         }
-    }
-    for (int64_t row = 0; row < all && bad < 0; row += r.most) {
-        int64_t some = all - row < r.most ? all - row : r.most;
-        bad = fill_rows(it, to, get_rows(&r, row, some), row, some, row_bytes);
-    }
+    while (bad < 0 && zoe_quantised_again(&form, largest));
     zoe_free(ctx, r.fresh);
     return bad < 0 ? ZOE_OK : zoe_item_not_finite(weights, it, bad);
 }

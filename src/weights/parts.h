@@ -129,11 +129,11 @@ void zoe_item_draw(const zoe_item *it, void *to, int64_t row, int64_t rows);
 zoe_tensor zoe_item_over(const zoe_item *it, void *memory);
 
 /*
- * Fills rows of the form over `to` from the same rows of `source`, drawn or as the file has them; the scale for all of an
- * nvfp4 matrix stands there already. Runs on any thread and leaves no text: returns the element that is NaN or infinite in
- * weights that are small enough to be looked through, or -1.
+ * Fills rows of the form over `to` from the same rows of `source`, drawn or as the file has them. Runs on any thread and
+ * leaves no text: returns the element that is NaN or infinite in weights that are small enough to be looked through, or -1.
+ * Of a matrix that is quantised it writes what zoe_quantise_rows() returns.
  */
-int64_t zoe_item_fill(const zoe_item *it, void *to, const void *source, int64_t row, int64_t rows);
+int64_t zoe_item_fill(const zoe_item *it, void *to, const void *source, int64_t row, int64_t rows, uint32_t *largest);
 
 int zoe_item_not_finite(const zoe_weights *weights, const zoe_item *it, int64_t element);
 

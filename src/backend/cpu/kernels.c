@@ -216,7 +216,7 @@ static void to_i4(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64
     }
 }
 
-static void to_f4(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global) {
+static float to_f4(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global) {
     const int64_t group = 16;
     float scale = 0;
     for (int64_t i = 0; i < n; i += 2) {
@@ -229,6 +229,7 @@ static void to_f4(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float 
         int even = zoe_e2m1_code(rounded(limited(x[i], scale, 6), 1, 1));
         y[i / 2] = (uint8_t)(even | zoe_e2m1_code(rounded(limited(x[i + 1], scale, 6), 1, 1)) << 4);
     }
+    return largest(x, n);
 }
 
 /* ---- rows ---- */

@@ -103,10 +103,11 @@ typedef struct zoe_cpu_kernels {
 
     /*
      * The same for groups of up to ZOE_CPU_PIECE floats, whose scales they find: the largest magnitude / 7 in f16; and for
-     * groups of 16 the largest magnitude / 6 as an e4m3 code that counts `global`. Two codes to a byte.
+     * groups of 16 the largest magnitude / 6 as an e4m3 code that counts `global`. Two codes to a byte. The latter returns
+     * the largest magnitude of all.
      */
     void (*to_i4)(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64_t group); /* -7 .. 7 */
-    void (*to_f4)(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global);   /* e2m1 */
+    float (*to_f4)(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global);  /* e2m1 */
 
     /* Eight bits as above, codes as floats: what they stand for. */
     void (*round_i8)(float *y, const float *x, int64_t n, float scale);

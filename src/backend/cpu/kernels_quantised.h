@@ -145,14 +145,16 @@ INLINE vf_codes e2m1_v(vf x, divisor d) {
 
 static void load_f8_row(float *y, const void *x, int64_t n);
 
-UNWATCHED static void to_f4_groups(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global) {
+UNWATCHED static float to_f4_groups(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global) {
     float factors[GROUPS] = {0};
     const int64_t group = 16, count = n / group;
     largest_of_groups(factors, x, n, group);
+    float most = largest_row(factors, count);
     to_f8_row(scales, factors, count, 6 * global);
     load_f8_row(factors, scales, count);
     scale_row(factors, factors, count, global);
     code_groups(y, x, factors, count, group, e2m1_v);
+    return most;
 }
 
 #undef GROUPS

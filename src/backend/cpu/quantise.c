@@ -9,7 +9,6 @@
 #include <string.h>
 
 #define LARGEST_E4M3 448.0f
-#define LARGEST_E2M1 6.0f
 #define F4_GROUP     16
 #define PIECE        ZOE_CPU_PIECE
 
@@ -52,22 +51,35 @@ static float largest(const zoe_cpu_kernels *k, const char *floats, zoe_dtype dty
     return most;
 }
 
-static void quantise_row(const quantiser *q, int64_t row) {
+static uint32_t larger(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
+
+static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* Returns, for nvfp4, the bits of the largest magnitude. */
+static uint32_t quantise_row(const quantiser *q, int64_t row) {
     const zoe_cpu_kernels *k = q->kernels;
     zoe_tensor *y = q->y;
     int64_t width = y->shape[1], groups = y->group ? width / y->group : 1;
     size_t size = zoe_dtype_size(q->dtype);
+    float global = y->dtype == ZOE_F4_E2M1 ? *zoe_quantised_global(y) : 0;
     const char *from = q->floats + (size_t)((row - q->first) * width) * size;
     uint8_t *to = (uint8_t *)y->data + row * width * zoe_dtype_bits(y->dtype) / 8;
     float piece[PIECE], scale = 0;
     double copy[PIECE];
+    uint32_t most = 0;
     if (!y->group) {
         scale = largest(k, from, q->dtype, width) / (y->dtype == ZOE_I8 ? 127 : LARGEST_E4M3);
         ((float *)y->scales)[row] = scale;
     }
     if (y->dtype == ZOE_F8_E4M3 && q->dtype == ZOE_BF16 && k->to_f8_bf16 && (uintptr_t)from % size == 0) {
         k->to_f8_bf16(to, (const void *)from, width, scale);
-        return;
+        return 0;
     }
     for (int64_t i = 0; i < width; i += PIECE) {
         int64_t n = zoe_min(PIECE, width - i), group = y->group ? row * groups + i / y->group : 0;
@@ -79,14 +91,9 @@ static void quantise_row(const quantiser *q, int64_t row) {
         else if (y->dtype == ZOE_I4)
             k->to_i4(to + i / 2, (uint16_t *)y->scales + group, piece, n, y->group);
         else
-            k->to_f4(to + i / 2, (uint8_t *)y->scales + group, piece, n, *zoe_quantised_global(y));
+            most = larger(most, bits_of(k->to_f4(to + i / 2, (uint8_t *)y->scales + group, piece, n, global)));
     }
-}
-
-float zoe_quantise_global(const void *floats, zoe_dtype dtype, int64_t count) {
-    zoe_cpu_kernels k;
-    zoe_cpu_kernels_init(&k, zoe_cpu_levels());
-    return largest(&k, floats, dtype, count) / (LARGEST_E4M3 * LARGEST_E2M1);
+    return most;
 }
 
 bool zoe_load_finite(float *to, const void *floats, zoe_dtype dtype, int64_t count) {
@@ -100,36 +107,25 @@ bool zoe_load_finite(float *to, const void *floats, zoe_dtype dtype, int64_t cou
     return k.finite(to, count);
 }
 
-void zoe_quantise_rows(zoe_tensor *y, const void *floats, zoe_dtype dtype, int64_t first, int64_t rows) {
+uint32_t zoe_quantise_rows(zoe_tensor *y, const void *floats, zoe_dtype dtype, int64_t first, int64_t rows) {
     zoe_cpu_kernels k;
     zoe_cpu_kernels_init(&k, zoe_cpu_levels());
     const quantiser q = {.kernels = &k, .y = y, .floats = floats, .dtype = dtype, .first = first};
-    for (int64_t row = first; row < first + rows; row++) quantise_row(&q, row);
-}
-
-/* The one scale of a whole matrix: its largest element stands at the ends of both ranges. */
-static float global_scale(zoe_cpu *cpu, const zoe_tensor *x) {
-    uint32_t most = 0; /* the bits of magnitudes are in the order of the numbers */
-    size_t row_bytes = (size_t)x->shape[1] * zoe_dtype_size(x->dtype);
-    float value;
-#pragma omp parallel for num_threads(zoe_cpu_team(cpu, (double)zoe_tensor_count(x))) reduction(max : most)
-    for (int64_t row = 0; row < x->shape[0]; row++) {
-        float here = largest(&cpu->kernels, (const char *)x->data + (size_t)row * row_bytes, x->dtype, x->shape[1]);
-        uint32_t bits;
-        memcpy(&bits, &here, sizeof bits);
-        if (bits > most) most = bits;
-    }
-    memcpy(&value, &most, sizeof value);
-    return value / (LARGEST_E4M3 * LARGEST_E2M1);
+    uint32_t most = 0;
+    for (int64_t row = first; row < first + rows; row++) most = larger(most, quantise_row(&q, row));
+    return most;
 }
 
 int zoe_cpu_quantise(zoe_backend *be, zoe_tensor *y, const zoe_tensor *x) {
     zoe_cpu *cpu = zoe_cpu_of(be);
     const quantiser q = {.kernels = &cpu->kernels, .y = y, .floats = x->data, .dtype = x->dtype};
+    uint32_t most = 0;
     ZOE_TRY(zoe_cpu_need_float(be, "quantise", x));
-    if (y->dtype == ZOE_F4_E2M1) *zoe_quantised_global(y) = global_scale(cpu, x);
-#pragma omp parallel for num_threads(zoe_cpu_team(cpu, (double)zoe_tensor_count(x))) schedule(static)
-    for (int64_t row = 0; row < x->shape[0]; row++) quantise_row(&q, row);
+    zoe_quantised_begin(y);
+    do {
+#pragma omp parallel for num_threads(zoe_cpu_team(cpu, (double)zoe_tensor_count(x))) schedule(static) reduction(max : most)
+        for (int64_t row = 0; row < x->shape[0]; row++) most = larger(most, quantise_row(&q, row));
+    } while (zoe_quantised_again(y, most));
     return ZOE_OK;
 }
 

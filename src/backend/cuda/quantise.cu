@@ -42,8 +42,14 @@ __global__ void __launch_bounds__(THREADS) largest_kernel(uint32_t *most, const 
     if (threadIdx.x % 32 == 0) atomicMax(most, __float_as_uint(mine));
 }
 
+/* The scale for all of a matrix by its largest magnitude: backend/quantised.h */
 __global__ void global_scale_kernel(float *global) {
-    *global = *global / (ZOE_CUDA_E4M3_MAX * 6.0f);
+    int exponent;
+    float largest = *global, mantissa = frexpf(largest, &exponent);
+    if (largest == 0 || (largest >= 0x1p-7f && largest <= 5.25f))
+        *global = 0x1p-9f;
+    else if (isfinite(largest))
+        *global = ldexpf(1.0f, exponent - 12 + (mantissa > 0.65625f));
 }
 
 /* The code of the nearest of 0, 0.5, 1, 1.5, 2, 3, 4, 6; of two as near the even code. */
