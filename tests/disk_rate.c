@@ -1,7 +1,7 @@
 /*
  * How fast weights come from a disk or the page cache, beside a plain sequential reader of the same files: units read by
- * the loader's threads for a device (one that takes no time), with pread() and through rings, and units used where their
- * files are mapped; as they are and quantised on the way.
+ * the loader's threads for a device (one that takes no time), with pread(), through rings, and past the page cache, and
+ * units used where their files are mapped; as they are and quantised on the way.
  *
  * usage: disk_rate FOLDER [RUNS [cold|warm [FORM...]]]
  *     FOLDER: transformer of a Wan model; cold: its pages are dropped before each reading, warm: they are all there
@@ -121,7 +121,7 @@ static unsigned touch(const zoe_checkpoint *ckpt, const char *prefix) {
     return sum;
 }
 
-typedef enum way { PREAD, RINGS, MAPPED } way;
+typedef enum way { PREAD, RINGS, PAST_CACHE, MAPPED } way;
 
 typedef struct subject {
     zoe_context *ctx;
@@ -136,6 +136,7 @@ static int pass(const subject *s, way how, zoe_weight_form form, speed *out) {
     volatile unsigned sum = 0;
     ZOE_TRY(zoe_cpu_backend_create(s->ctx, 0, &be));
     s->ckpt->ringless = how == PREAD;
+    s->ckpt->cacheless = how == PAST_CACHE;
     if (how != MAPPED) make_device(be, &device);
     be->weights.budget = be->weights.host_budget = 1; /* nothing stays */
     int status = zoe_wan_denoiser_create(be, &s->config, s->ckpt, form, &d);
@@ -160,7 +161,7 @@ static int pass(const subject *s, way how, zoe_weight_form form, speed *out) {
 }
 
 static int compare(const subject *s, const char *name, bool cold) {
-    static const char *const names[] = {"threads", "rings", "mapped"};
+    static const char *const names[] = {"threads", "rings", "past the cache", "mapped"};
     zoe_weight_form form = ZOE_FORM_NATIVE;
     if (!zoe_form_named(name, &form.dtype)) return zoe_fail(s->ctx, ZOE_ERR_ARGUMENT, "%s is no form of weights", name);
     bool native = form.dtype == ZOE_DTYPE_COUNT;
@@ -168,7 +169,7 @@ static int compare(const subject *s, const char *name, bool cold) {
     speed all = plain(s->ckpt), here;
     printf("%s %-6s GB/s (by plain; processor's s/GB): plain reader %.2f (%.2f)", cold ? "cold" : "warm", name, all.rate,
            all.work);
-    for (way how = PREAD; how <= (native ? MAPPED : RINGS); how++) {
+    for (way how = PREAD; how <= (native ? MAPPED : PAST_CACHE); how++) {
         if (cold) drop_pages(s->ckpt);
         ZOE_TRY(pass(s, how, form, &here));
         printf(", %s %.2f (%.0f %%; %.2f)", names[how], here.rate, 100 * here.rate / all.rate, here.work);

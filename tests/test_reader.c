@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include "formats/checkpoint_parts.h"
@@ -105,7 +106,7 @@ static void whole(void **state) {
 /* What is left out of the middle, wherever the part begins. */
 static void gaps(void **state) {
     (void)state;
-    const size_t gap = 70000, count = 100000, befores[] = {0, 1, 65536, 99999, 100000};
+    const size_t gap = 70000, count = 100000, befores[] = {0, 1, 65536, 99999, 100000, 100001, SIZE};
     uint8_t *to = malloc(count), *expected = malloc(count);
     for (int way = 0; way < 2; way++)
         for (size_t i = 0; i < sizeof befores / sizeof befores[0]; i++) {
@@ -120,12 +121,96 @@ static void gaps(void **state) {
             zoe_reader_begin(&reader, &read);
             finish(&reader, &read);
             zoe_reader_close(&reader);
+            if (before > count) before = count; /* the gap lies behind */
             memcpy(expected, bytes + 123, before);
             memcpy(expected + before, bytes + 123 + before + gap, count - before);
             assert_false(read.failed);
             assert_memory_equal(to, expected, count);
         }
     free(to);
+    free(expected);
+}
+
+/* ---- past the page cache ---- */
+
+typedef struct room {
+    char *memory, *to; /* the second begins with a unit */
+    size_t size;       /* from there on, before a mark that stays */
+} room;
+
+static const char mark[] = "nobody writes here";
+
+static room make_room(size_t count) {
+    room r = {.size = ZOE_READ_ROOM(count)};
+    r.memory = malloc(r.size + ZOE_READ_UNIT + sizeof mark);
+    r.to = r.memory + (ZOE_READ_UNIT - (uintptr_t)r.memory % ZOE_READ_UNIT) % ZOE_READ_UNIT;
+    memset(r.to, 0, r.size);
+    memcpy(r.to + r.size, mark, sizeof mark);
+    return r;
+}
+
+/* What `read`, of which place and size are given, has to come to past the cache. */
+static void expect_past_cache(zoe_read read, const uint8_t *expected) {
+    room r = make_room(read.bytes);
+    zoe_reader reader;
+    read.entry = zoe_checkpoint_at(ckpt, 0);
+    read.to = r.to;
+    read.past_cache = true;
+    zoe_reader_open(&reader, ckpt);
+    zoe_reader_begin(&reader, &read);
+    finish(&reader, &read);
+    zoe_reader_close(&reader);
+    assert_false(read.failed);
+    assert_memory_equal(read.data, expected, read.bytes);
+    assert_memory_equal(r.to + r.size, mark, sizeof mark);
+    free(r.memory);
+}
+
+static size_t pages_cached(void) {
+    static unsigned char there[SIZE / 4096 + 2];
+    size_t count = 0, pages = (ckpt->files[0].size + 4095) / 4096;
+    assert_int_equal(mincore((void *)(uintptr_t)ckpt->files[0].data, ckpt->files[0].size, there), 0);
+    for (size_t i = 0; i < pages; i++) count += there[i] & 1;
+    return count;
+}
+
+static void past_the_page_cache(void **state) {
+    (void)state;
+    const size_t places[] = {0, 1, 4095, 4096, 100001, SIZE / 2}, counts[] = {1, 4095, 4096, 70001, SIZE / 2};
+    for (int way = 0; way < 2; way++) {
+        ckpt->ringless = way;
+        for (size_t i = 0; i < 5 * 6; i++) {
+            size_t place = places[i % 6], count = counts[i / 6];
+            expect_past_cache((zoe_read){.at = place, .bytes = count}, bytes + place);
+            expect_past_cache((zoe_read){.at = SIZE - count, .bytes = count}, bytes + SIZE - count);
+            if (count < SIZE / 2) /* a gap before and behind */
+                expect_past_cache((zoe_read){.at = place, .bytes = count, .gap = 5000}, bytes + place + 5000);
+            expect_past_cache((zoe_read){.at = place, .bytes = count, .before = count + 1, .gap = 5000}, bytes + place);
+        }
+        drop_pages();
+        size_t before = pages_cached();
+        expect_past_cache((zoe_read){.at = 1, .bytes = SIZE / 2}, bytes + 1);
+        if (ckpt->files[0].past_cache >= 0) assert_true(pages_cached() <= before);
+    }
+}
+
+/* A gap in the middle, and files that only the page cache reads. */
+static void back_to_the_page_cache(void **state) {
+    (void)state;
+    uint8_t *expected = malloc(SIZE);
+    int descriptor = ckpt->files[0].past_cache;
+    memcpy(expected, bytes + 77, 1000);
+    memcpy(expected + 1000, bytes + 77 + 1000 + 5000, 9000);
+    for (int way = 0; way < 2; way++) {
+        ckpt->ringless = way;
+        expect_past_cache((zoe_read){.at = 77, .bytes = 10000, .before = 1000, .gap = 5000}, expected);
+        ckpt->files[0].past_cache = -1;
+        expect_past_cache((zoe_read){.at = 77, .bytes = SIZE / 2}, bytes + 77);
+        ckpt->files[0].past_cache = open("/dev/null", O_WRONLY); /* a file system that refuses */
+        expect_past_cache((zoe_read){.at = 77, .bytes = SIZE / 2}, bytes + 77);
+        close(ckpt->files[0].past_cache);
+        ckpt->files[0].past_cache = descriptor;
+    }
     free(expected);
 }
 
@@ -148,6 +233,7 @@ static void disks_that_give_little_or_fail(void **state) {
         ckpt->fault = little;
         expect_whole();
         assert_true(calls > (long)(SIZE / 65537));
+        expect_past_cache((zoe_read){.at = 1, .bytes = SIZE - 1}, bytes + 1);
         ckpt->fault = broken;
         expect_failure(EIO);
         ckpt->fault = NULL;
@@ -224,6 +310,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(whole, setup, teardown),
         cmocka_unit_test_setup_teardown(gaps, setup, teardown),
+        cmocka_unit_test_setup_teardown(past_the_page_cache, setup, teardown),
+        cmocka_unit_test_setup_teardown(back_to_the_page_cache, setup, teardown),
         cmocka_unit_test_setup_teardown(disks_that_give_little_or_fail, setup, teardown),
         cmocka_unit_test_setup_teardown(files_that_end_before, setup, teardown),
         cmocka_unit_test_setup_teardown(files_that_cannot_be_read, setup, teardown),

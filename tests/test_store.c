@@ -11,6 +11,7 @@
 #include "models/wan/wan_model.h"
 #include "pipeline/plan.h"
 #include "weights/convert.h"
+#include "weights/parts.h"
 #include "weights/quantise.h"
 
 typedef struct fixture {
@@ -129,6 +130,11 @@ static void placement_changes_no_bit(void **state) {
             expect_same(&f, budgets, use);
             assert_true(w->read > 2 * all->read && w->host_peak < resident[ZOE_PHASE_DENOISE].weights.peak);
         }
+    /* And past the page cache. */
+    zoe_weights *weights = f.twin->family->weights(f.twin->impl, 2);
+    ((zoe_checkpoint *)(uintptr_t)zoe_weights_checkpoint(weights))->cacheless = true;
+    expect_same(&f, budgets, use);
+    assert_true(weights->past_cache && w->read > 2 * all->read);
     f.be->weights.ahead = 0;
     f.be->weights.offload = ZOE_OFFLOAD_BLOCK;
     expect_same(&f, NULL, use);
@@ -170,7 +176,7 @@ static uint8_t *load_matrix(zoe_backend *be, const zoe_checkpoint *ckpt, zoe_dty
     zoe_weights *weights;
     matrix m;
     assert_int_equal(zoe_weights_create(be, ckpt, "test", NULL, (zoe_weight_form){.dtype = dtype}, &weights), ZOE_OK);
-    assert_int_equal(zoe_weights_unit(weights), 0);
+    assert_int_equal(zoe_weights_block(weights), 0);
     assert_int_equal(zoe_weights_bind(weights, slots, dims, &m, "%s", ""), ZOE_OK);
     assert_int_equal(zoe_weights_check(weights), ZOE_OK);
     assert_int_equal(zoe_weights_acquire(weights, 0), ZOE_OK);
@@ -198,11 +204,13 @@ static void take_forms(zoe_context *ctx, const char *folder, const uint16_t *val
     assert_int_equal(zoe_checkpoint_open(ctx, path, &ckpt), ZOE_OK);
     assert_int_equal(zoe_cpu_backend_create(ctx, 0, &cpu), ZOE_OK);
     assert_int_equal(fake_device_create(ctx, &device), ZOE_OK);
-    for (size_t i = 0; i < 2 * sizeof forms / sizeof forms[0]; i++) {
+    device->weights.budget = device->weights.host_budget = 1;
+    for (size_t i = 0; i < 3 * sizeof forms / sizeof forms[0]; i++) {
         size_t expected_bytes, bytes;
-        ckpt->ringless = i % 2;
-        uint8_t *expected = load_matrix(cpu, ckpt, forms[i / 2], &expected_bytes);
-        uint8_t *found = load_matrix(device, ckpt, forms[i / 2], &bytes);
+        ckpt->ringless = i % 3 == 0;
+        ckpt->cacheless = i % 3 == 2;
+        uint8_t *expected = load_matrix(cpu, ckpt, forms[i / 3], &expected_bytes);
+        uint8_t *found = load_matrix(device, ckpt, forms[i / 3], &bytes);
         assert_int_equal(bytes, expected_bytes);
         assert_memory_equal(found, expected, bytes);
         if (forms[i / 2] == ZOE_F4_E2M1) assert_memory_equal(found + bytes - sizeof global, &global, sizeof global);
@@ -394,9 +402,10 @@ static void disks_that_fail_or_are_slow(void **state) {
     f.request.steps = 1;
     f.expected = run(&f, NULL, use, &f.count);
     zoe_checkpoint *ckpt = ((wan_model *)f.twin->impl)->denoiser_ckpts[0];
-    for (int i = 0; i < 4; i++) { /* with slabs and without, by rings and without */
-        spread(budgets, 1, i % 2);
-        ckpt->ringless = i / 2;
+    for (int i = 0; i < 6; i++) { /* with slabs and without, by rings and without, past the page cache */
+        spread(budgets, 1, i % 2 || i == 4);
+        ckpt->ringless = i / 2 == 1 || i == 5;
+        ckpt->cacheless = i / 2 == 2;
         ckpt->fault = broken;
         assert_fails(f.g.ctx, zoe_generate_counted(f.twin, &f.request, budgets, NULL, use), ZOE_ERR_IO,
                      "Input/output error");

@@ -3,9 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 #define ZOE_TEXT_OF(x)  #x
 #define ZOE_TEXT(x)     ZOE_TEXT_OF(x)
@@ -183,45 +181,6 @@ double zoe_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-int64_t zoe_resident_bytes(void) {
-    long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (!file) return 0;
-    if (fscanf(file, "%*s %ld", &pages) != 1) pages = 0;
-    fclose(file);
-    return (int64_t)pages * sysconf(_SC_PAGESIZE);
-}
-
-int64_t zoe_peak_resident_bytes(void) {
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
-}
-
-/* The number behind `key` at the start of a line of the file; -1 where there is none. */
-static int64_t read_number(const char *path, const char *key) {
-    char line[128];
-    size_t length = strlen(key);
-    int64_t number = -1;
-    FILE *file = fopen(path, "r");
-    if (!file) return -1;
-    while (number < 0 && fgets(line, sizeof line, file)) {
-        char *end = line;
-        if (strncmp(line, key, length) == 0) number = strtoll(line + length, &end, 10);
-        if (end == line || end == line + length) number = -1;
-    }
-    fclose(file);
-    return number;
-}
-
-/* A container may have a limit of its own, against which pages of files that nobody uses do not count. */
-int64_t zoe_available_bytes(void) {
-    int64_t kilobytes = read_number("/proc/meminfo", "MemAvailable:");
-    int64_t limit = read_number("/sys/fs/cgroup/memory.max", ""), used = read_number("/sys/fs/cgroup/memory.current", "");
-    int64_t idle = read_number("/sys/fs/cgroup/memory.stat", "inactive_file ");
-    int64_t available = kilobytes > 0 ? kilobytes * 1024 : 0, left = limit - used + (idle > 0 ? idle : 0);
-    return limit > 0 && used >= 0 && left < available ? (left > 0 ? left : 0) : available;
 }
 
 void zoe_bytes_text(char *text, size_t size, int64_t bytes) {

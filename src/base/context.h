@@ -71,7 +71,8 @@ double zoe_now(void);
 /* Resident and peak resident memory of the process in bytes; 0 where unknown. */
 int64_t zoe_resident_bytes(void);
 int64_t zoe_peak_resident_bytes(void);
-/* Memory of the machine that programs can still have, by its own account; 0 where unknown. */
+/* Memory that the process can still have: of the machine's by its own account, and by the limits of the control groups that
+ * it is in; 0 where unknown. */
 int64_t zoe_available_bytes(void);
 
 /* Writes a byte count as "1.5 GiB" into `text`. */

@@ -62,6 +62,18 @@ static int map_open_file(zoe_context *ctx, int fd, const char *path, zoe_mapped_
     return ZOE_OK;
 }
 
+/* The open file once more, for reads past the page cache; -1 where its file system has none. */
+static int open_past_cache(int fd, const char *path) {
+    struct stat here, there;
+    int past = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    if (past < 0) return -1;
+    bool same =
+        fstat(fd, &here) == 0 && fstat(past, &there) == 0 && here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+    if (same) return past;
+    close(past);
+    return -1;
+}
+
 int zoe_checkpoint_map(zoe_checkpoint *ckpt, const char *path) {
     zoe_context *ctx = ckpt->ctx;
     size_t size = (size_t)(ckpt->file_count + 1) * sizeof *ckpt->files;
@@ -80,6 +92,7 @@ int zoe_checkpoint_map(zoe_checkpoint *ckpt, const char *path) {
     struct statfs system;
     file->fd = fd;
     file->in_memory = fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
+    file->past_cache = file->in_memory ? -1 : open_past_cache(fd, path);
     ckpt->file_count++; /* from here on zoe_checkpoint_close() unmaps it */
     file->path = zoe_strdup(ctx, path);
     return file->path ? ZOE_OK : zoe_out_of_memory(ctx, strlen(path) + 1, "path");
@@ -311,6 +324,7 @@ void zoe_checkpoint_close(zoe_checkpoint *ckpt) {
         zoe_guard_remove(ckpt->files[i].guard);
         munmap((void *)(uintptr_t)ckpt->files[i].data, ckpt->files[i].size);
         close(ckpt->files[i].fd);
+        if (ckpt->files[i].past_cache >= 0) close(ckpt->files[i].past_cache);
         json_decref(ckpt->files[i].metadata);
         zoe_free(ctx, ckpt->files[i].path);
     }
@@ -402,6 +416,10 @@ int zoe_checkpoint_intact(const zoe_checkpoint *ckpt) {
                          file->path);
     }
     return status;
+}
+
+int64_t zoe_checkpoint_cache_room(const zoe_checkpoint *ckpt) {
+    return ckpt->cacheless ? 0 : zoe_available_bytes();
 }
 
 void zoe_checkpoint_prefetch(const zoe_checkpoint *ckpt, const zoe_entry *entry) {

@@ -42,6 +42,9 @@ const char *zoe_checkpoint_metadata(const zoe_checkpoint *ckpt, const char *key)
 /* All of them: number `index` of all files' values together; false past the last. */
 bool zoe_checkpoint_metadata_at(const zoe_checkpoint *ckpt, size_t index, const char **key, const char **value);
 
+/* Bytes of its files that the page cache may come to hold, if nobody takes more memory. */
+int64_t zoe_checkpoint_cache_room(const zoe_checkpoint *ckpt);
+
 /* Tells the kernel that the pages of an entry will be wanted soon, or no longer. */
 void zoe_checkpoint_prefetch(const zoe_checkpoint *ckpt, const zoe_entry *entry);
 void zoe_checkpoint_drop(const zoe_checkpoint *ckpt, const zoe_entry *entry);

@@ -12,6 +12,7 @@ typedef struct zoe_mapped_file {
     const uint8_t *data; /* the whole file, read-only */
     size_t size;
     int fd;           /* stays open, for readers that bypass the mapping */
+    int past_cache;   /* the file once more, for reads past the page cache; -1: it cannot be read so */
     int guard;        /* of the mapping, as in formats/guard.h */
     bool in_memory;   /* on no disk: all of it is there at once */
     json_t *metadata; /* its "__metadata__" object, or NULL */
@@ -25,6 +26,7 @@ struct zoe_checkpoint {
     size_t count, capacity;
     /* for tests: */
     bool ringless;                           /* readers do without an io_uring */
+    bool cacheless;                          /* the page cache is taken to have no room */
     ssize_t (*fault)(off_t at, ssize_t got); /* a bad disk: what a read is to have given, or -errno */
 };
 

@@ -11,12 +11,34 @@
 
 /* ---- without a ring ---- */
 
+/* The place of the file from which a read goes on. */
+static uint64_t place_of(const zoe_read *read) {
+    return read->entry->offset + read->at + read->done + (read->done < read->before ? 0 : read->gap);
+}
+
 /* What of a read is still to come without a break: to read->rest, from this place of its file. */
 static uint64_t rest_of(zoe_read *read) {
-    bool first = read->done < read->before;
-    read->rest.iov_base = (char *)read->to + read->done;
-    read->rest.iov_len = (first ? read->before : read->bytes) - read->done;
-    return read->entry->offset + read->at + read->done + (first ? 0 : read->gap);
+    bool breaks = read->done < read->before && read->before < read->bytes;
+    size_t shift = read->units ? read->shift : 0, bytes = (breaks ? read->before : read->bytes) - read->done + shift;
+    read->rest.iov_base = read->data + read->done - shift;
+    read->rest.iov_len = read->units ? (bytes + ZOE_READ_UNIT - 1) / ZOE_READ_UNIT * ZOE_READ_UNIT : bytes;
+    return place_of(read) - shift;
+}
+
+/* The file as it is to be read: a read in units has a descriptor of its own. */
+static int descriptor(const zoe_reader *reader, const zoe_read *read) {
+    const zoe_mapped_file *file = &reader->ckpt->files[read->entry->file];
+    return read->units ? file->past_cache : file->fd;
+}
+
+/* Sets a read up to go past the page cache, if it can: its file has to allow that, and nothing be left out of its middle.
+ */
+static void choose_way(const zoe_reader *reader, zoe_read *read) {
+    const zoe_mapped_file *file = &reader->ckpt->files[read->entry->file];
+    bool breaks = read->gap && read->before > 0 && read->before < read->bytes;
+    read->units = read->past_cache && file->past_cache >= 0 && !breaks;
+    read->shift = read->units ? place_of(read) % ZOE_READ_UNIT : 0;
+    read->data = (char *)read->to + read->shift;
 }
 
 static void end(zoe_read *read, bool failed, int error) {
@@ -25,10 +47,20 @@ static void end(zoe_read *read, bool failed, int error) {
     read->error = error;
 }
 
+/* Not every file system gives units, nor all of the last one: the page cache has what did not come. */
+static bool leave_units(zoe_read *read, ssize_t got) {
+    size_t useful = got > (ssize_t)read->shift ? (size_t)got - read->shift : 0;
+    read->units = false;
+    read->done = useful < read->bytes ? useful : read->bytes;
+    if (read->done == read->bytes) end(read, false, 0);
+    return !read->ended;
+}
+
 /* Takes what came, or -errno, of the place `at`; false once the read has ended. */
 static bool go_on(const zoe_reader *reader, zoe_read *read, uint64_t at, ssize_t got) {
     if (reader->ckpt->fault) got = reader->ckpt->fault((off_t)at, got);
     if (got == -EINTR) return true;
+    if (read->units) return leave_units(read, got);
     if (got > 0) read->done += (size_t)got;
     if (got <= 0)
         end(read, true, (int)-got);
@@ -38,12 +70,11 @@ static bool go_on(const zoe_reader *reader, zoe_read *read, uint64_t at, ssize_t
 }
 
 static void read_now(const zoe_reader *reader, zoe_read *read) {
-    int fd = reader->ckpt->files[read->entry->file].fd;
     uint64_t at;
     ssize_t got;
     do {
         at = rest_of(read);
-        got = pread(fd, read->rest.iov_base, read->rest.iov_len, (off_t)at);
+        got = pread(descriptor(reader, read), read->rest.iov_base, read->rest.iov_len, (off_t)at);
     } while (go_on(reader, read, at, got < 0 ? -errno : got));
 }
 
@@ -104,7 +135,7 @@ static bool ask(zoe_reader *r, zoe_read *read) {
     struct io_uring_sqe *entry = &r->entries[tail & r->asked_mask];
     memset(entry, 0, sizeof *entry);
     entry->opcode = IORING_OP_READV;
-    entry->fd = r->ckpt->files[read->entry->file].fd;
+    entry->fd = descriptor(r, read);
     entry->off = at;
     entry->addr = (uint64_t)(uintptr_t)&read->rest;
     entry->len = 1;
@@ -181,6 +212,7 @@ void zoe_reader_begin(zoe_reader *reader, zoe_read *read) {
     read->ended = read->failed = read->under_way = false;
     read->error = 0;
     read->done = 0;
+    choose_way(reader, read);
     if (read->bytes == 0)
         end(read, false, 0);
     else if (reader->ring < 0 || reader->ckpt->files[read->entry->file].in_memory || !ask(reader, read))

@@ -3,6 +3,9 @@
  * kernel gives one, else with pread() before zoe_reader_begin() returns. What is in the page cache is copied at once in
  * either case, by the asking thread. So is a file that lies in memory (tmpfs), whose reads a ring would leave to threads of
  * the kernel.
+ *
+ * Reads may go past the page cache (O_DIRECT): what does not fit there until it is wanted again only costs the kernel the
+ * work of taking pages back. Such reads are of whole units of the disk, into memory that begins with one.
  */
 #ifndef ZOE_FORMATS_READER_H
 #define ZOE_FORMATS_READER_H
@@ -13,6 +16,10 @@
 
 #define ZOE_READS 8 /* of a reader at a time */
 
+/* Disks read in units of this size or a part of it. Bytes that any `bytes` of a file take with the units they lie in: */
+#define ZOE_READ_UNIT        ((size_t)4096)
+#define ZOE_READ_ROOM(bytes) (((bytes) / ZOE_READ_UNIT + 2) * ZOE_READ_UNIT)
+
 /* One read. It stays where it is, and its memory is left alone, until it has ended. */
 typedef struct zoe_read {
     const zoe_entry *entry;
@@ -20,11 +27,15 @@ typedef struct zoe_read {
     size_t bytes;
     size_t before, gap; /* past the first `before` bytes, so many of the file are left out */
     void *to;
+    bool past_cache; /* is wanted; `to` then begins with a unit and has ZOE_READ_ROOM(bytes) */
+    char *data;      /* once ended: where in `to` the bytes are */
     bool ended;
     bool failed; /* once ended */
     int error;   /* of a failure: errno, 0 where the file ends before */
     /* the reader's own: */
     bool under_way;
+    bool units;   /* of the disk are being read, past the page cache */
+    size_t shift; /* bytes of the first one before what is wanted */
     size_t done;
     struct iovec rest;
 } zoe_read;

@@ -23,6 +23,7 @@
 
 typedef struct job {
     bool used;
+    bool past_cache; /* reads go past the page cache, in pieces through scratch */
     char *to;
     size_t first, end; /* items */
     bool again;        /* the second round, of matrices that turned out to need another scale for all */
@@ -66,7 +67,7 @@ struct zoe_loader {
     job jobs[ZOE_LOADER_JOBS];
     int order[ZOE_LOADER_JOBS]; /* of those in use, oldest first */
     int queued;
-    char *scratch; /* [threads, each, scratch_bytes] */
+    char *memory, *scratch; /* [threads, each, scratch_bytes] of it, from the start of a disk's unit on */
     size_t scratch_bytes;
     uint32_t *largest; /* of each item's pieces up to now; in the second round 0 if that leaves the item out */
     /* since they were last told: */
@@ -78,8 +79,13 @@ static size_t row_bytes(const zoe_item *it) {
     return zoe_item_span(it, zoe_item_width(it));
 }
 
-static int64_t rows_at_once(const zoe_item *it) {
-    size_t one = row_bytes(it), most = zoe_item_verbatim(it) ? PIECE : STEP;
+/* Read to where it is used, without scratch. */
+static bool in_place(const job *j, const zoe_item *it) {
+    return zoe_item_verbatim(it) && !j->past_cache;
+}
+
+static int64_t rows_at_once(const job *j, const zoe_item *it) {
+    size_t one = row_bytes(it), most = in_place(j, it) ? PIECE : STEP;
     return one < most ? (int64_t)(most / one) : 1;
 }
 
@@ -123,7 +129,7 @@ static void settle(zoe_loader *loader, job *j) {
 static bool take(zoe_loader *loader, job *j, piece *p) {
     if (j->item == j->end || j->culprit) return false;
     const zoe_item *it = &loader->weights->items[j->item];
-    int64_t left = zoe_item_rows(it) - j->row, most = rows_at_once(it);
+    int64_t left = zoe_item_rows(it) - j->row, most = rows_at_once(j, it);
     p->job = j;
     p->item = it;
     p->row = j->row;
@@ -172,12 +178,14 @@ static void hand_in(worker *w, piece *p) {
 
 static void begin(worker *w, piece *p) {
     const zoe_item *it = p->item;
-    bool direct = zoe_item_verbatim(it);
     size_t start = (size_t)p->row * row_bytes(it), half = zoe_item_span(it, zoe_item_count(it) / 2);
     zoe_read *r = &p->read;
-    *r =
-        (zoe_read){.entry = it->entry, .bytes = (size_t)p->rows * row_bytes(it), .to = direct ? p->to + start : p->scratch};
+    *r = (zoe_read){.entry = it->entry,
+                    .bytes = (size_t)p->rows * row_bytes(it),
+                    .to = in_place(p->job, it) ? p->to + start : p->scratch,
+                    .past_cache = p->job->past_cache};
     if (!it->entry) {
+        r->data = r->to;
         zoe_item_draw(it, r->to, p->row, p->rows);
         r->ended = true;
         return;
@@ -185,7 +193,7 @@ static void begin(worker *w, piece *p) {
     r->at = zoe_item_span(it, it->skip) + start;
     if (it->gap) {
         r->gap = zoe_item_span(it, it->gap);
-        r->before = start < half ? half - start : 0;
+        r->before = start < half ? half - start : 0; /* the gap may well lie behind the piece */
     }
     zoe_reader_begin(&w->reader, r);
 }
@@ -202,10 +210,14 @@ static piece *find_ended(worker *w, bool wait) {
 
 static void convert(piece *p) {
     const zoe_item *it = p->item;
+    const char *source = p->read.data;
     p->element = -1;
     p->largest = 0;
-    if (!p->read.failed && !zoe_item_verbatim(it))
-        p->element = zoe_item_fill(it, p->to, p->scratch, p->row, p->rows, &p->largest);
+    if (p->read.failed) return;
+    if (!zoe_item_verbatim(it))
+        p->element = zoe_item_fill(it, p->to, source, p->row, p->rows, &p->largest);
+    else if (p->job->past_cache)
+        memcpy(p->to + (size_t)p->row * row_bytes(it), source, p->read.bytes);
 }
 
 static void *run_thread(void *user) {
@@ -262,13 +274,15 @@ int zoe_loader_create(const zoe_weights *weights, zoe_loader **out) {
     for (size_t i = 0; i < weights->count; i++)
         if (!weights->items[i].mapped && row_bytes(&weights->items[i]) > loader->scratch_bytes)
             loader->scratch_bytes = row_bytes(&weights->items[i]);
-    size_t bytes = (size_t)(threads * loader->each) * loader->scratch_bytes;
-    loader->scratch = zoe_alloc(ctx, bytes);
-    if (!loader->scratch || ZOE_NEW_ARRAY(ctx, loader->largest, weights->count) < 0) {
-        zoe_free(ctx, loader->scratch);
+    loader->scratch_bytes = ZOE_READ_ROOM(loader->scratch_bytes);
+    size_t bytes = (size_t)(threads * loader->each) * loader->scratch_bytes + ZOE_READ_UNIT;
+    loader->memory = zoe_alloc(ctx, bytes);
+    if (!loader->memory || ZOE_NEW_ARRAY(ctx, loader->largest, weights->count) < 0) {
+        zoe_free(ctx, loader->memory);
         zoe_free(ctx, loader);
         return zoe_out_of_memory(ctx, bytes, "reading weights");
     }
+    loader->scratch = loader->memory + (ZOE_READ_UNIT - (uintptr_t)loader->memory % ZOE_READ_UNIT) % ZOE_READ_UNIT;
     pthread_mutex_init(&loader->lock, NULL);
     pthread_cond_init(&loader->work, NULL);
     pthread_cond_init(&loader->done, NULL);
@@ -291,7 +305,7 @@ void zoe_loader_free(zoe_loader *loader) {
     pthread_mutex_destroy(&loader->lock);
     pthread_cond_destroy(&loader->work);
     pthread_cond_destroy(&loader->done);
-    zoe_free(ctx, loader->scratch);
+    zoe_free(ctx, loader->memory);
     zoe_free(ctx, loader->largest);
     zoe_free(ctx, loader);
 }
@@ -299,7 +313,12 @@ void zoe_loader_free(zoe_loader *loader) {
 /* ---- jobs ---- */
 
 static void begin_job(zoe_loader *loader, job *j, const zoe_unit *u, char *to) {
-    *j = (job){.used = true, .to = to, .first = u->first, .item = u->first, .end = u->first + u->count};
+    *j = (job){.used = true,
+               .past_cache = u->tier == ZOE_TIER_FILE && loader->weights->past_cache,
+               .to = to,
+               .first = u->first,
+               .item = u->first,
+               .end = u->first + u->count};
     for (size_t i = j->first; i < j->end; i++) {
         const zoe_item *it = &loader->weights->items[i];
         zoe_tensor form = zoe_item_over(it, to + it->offset);

@@ -73,8 +73,9 @@ struct zoe_weights {
     size_t count, capacity;
     zoe_unit *units;
     int unit_count;
-    bool placed;  /* the units' tiers are chosen */
-    int64_t held; /* bytes of the backend's memory */
+    bool placed;     /* the units' tiers are chosen */
+    bool past_cache; /* what is read for each use does not fit into the page cache */
+    int64_t held;    /* bytes of the backend's memory */
     /* on a device: */
     zoe_place ring[ZOE_RING_MAX];
     int ring_count, ring_next;

@@ -59,6 +59,17 @@ static int choose_resident(zoe_weights *weights, int blocks) {
     return stay;
 }
 
+/*
+ * Whether what is read for each use has no room in the page cache beside `kept` bytes of host memory: it would be gone each
+ * time before it is wanted again.
+ */
+static bool outgrows_cache(const zoe_weights *weights, int64_t kept) {
+    int64_t read = 0;
+    for (int i = 0; i < weights->unit_count; i++)
+        if (weights->units[i].tier == ZOE_TIER_FILE) read += weights->units[i].in_file;
+    return weights->ckpt && read > zoe_checkpoint_cache_room(weights->ckpt) - kept;
+}
+
 /* Keeps `keep` of the streaming blocks in host memory; what that and the stages take of it. */
 static int64_t mark_host(zoe_weights *weights, int keep, int streaming) {
     int64_t bytes = 0, largest = 0;
@@ -89,7 +100,7 @@ void zoe_units_place(zoe_weights *weights) {
     if (weights->be->ops->host_memory) return;
     int keep = streaming;
     while (keep > 0 && use->host_budget && mark_host(weights, keep, streaming) > use->host_budget - use->host_held) keep--;
-    mark_host(weights, keep, streaming);
+    weights->past_cache = outgrows_cache(weights, mark_host(weights, keep, streaming));
     for (int i = 0; i < weights->unit_count; i++) {
         const zoe_unit *u = &weights->units[i];
         if (u->tier != ZOE_TIER_RESIDENT && (size_t)u->bytes > weights->ring_bytes) weights->ring_bytes = (size_t)u->bytes;
