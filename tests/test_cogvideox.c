@@ -40,7 +40,8 @@ static void check_denoiser(const char *name) {
         golden_check(&g, zoe_nn_from_host(be, &latents, ZOE_F32, 4, in->shape + 1, x + i * values / 2));
         golden_check(&g, zoe_new_tensor(be, &v, ZOE_F32, 4, shape));
         const zoe_tensor *parts[] = {&latents};
-        golden_check(&g, zoe_cogvideox_denoiser_forward(m->denoiser, &grid, &words, 1, parts, (double)timestep, &v));
+        golden_check(&g, zoe_cogvideox_denoiser_forward(m->denoiser, &grid, 1, parts, (double)timestep, 1,
+                                                        &(zoe_cogvideox_branch){&words, &v}));
         golden_check(&g, zoe_download(be, found + i * count / 2, &v));
         zoe_arena_release(be, mark);
     }

@@ -54,8 +54,9 @@ static void check_denoiser(golden *g) {
         golden_check(g, zoe_nn_from_host(be, &latents, ZOE_F32, 2, in->shape + 1, x + i * values / 2));
         golden_check(g, zoe_new_tensor(be, &v, ZOE_F32, 2, in->shape + 1));
         assert_int_equal(grid.tokens, tokens);
-        golden_check(g, zoe_ltx_denoiser_forward(m->denoiser, &grid, &context, NULL, &latents,
-                                                 (const double[]){timestep[times - 1], 0}, &v));
+        golden_check(g,
+                     zoe_ltx_denoiser_forward(m->denoiser, &grid, NULL, &latents, (const double[]){timestep[times - 1], 0},
+                                              1, &(zoe_ltx_branch){&context, &v}));
         golden_check(g, zoe_download(be, found + i * count / 2, &v));
         zoe_arena_release(be, mark);
     }

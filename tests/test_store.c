@@ -306,6 +306,10 @@ static void plan_is_what_the_device_takes(void **state) {
         compare_plan(&f, budgets);
         spread(budgets, 1, 1);
         compare_plan(&f, budgets);
+        budgets[ZOE_PHASE_DENOISE].together = true;
+        compare_plan(&f, budgets);
+        budgets[ZOE_PHASE_DENOISE].host = 0;
+        compare_plan(&f, budgets);
         close_fixture(&f);
     }
 }

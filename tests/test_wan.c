@@ -84,7 +84,8 @@ static size_t forward(int64_t at_once) {
     golden_check(&g, zoe_new_tensor(be, &v, ZOE_F32, 4, in->shape + 1));
     const zoe_tensor *parts[] = {&latents};
     be->arena.peak = 0;
-    golden_check(&g, zoe_wan_denoiser_forward(m->denoisers[0], &grid, &context, 1, parts, 1, &t, 0, &v));
+    const zoe_wan_step step = {.parts = 1, .latents = parts, .groups = 1, .timesteps = &t};
+    golden_check(&g, zoe_wan_denoiser_forward(m->denoisers[0], &grid, &step, 1, &(zoe_wan_branch){&context, &v}));
     float *found = malloc((size_t)count * sizeof *found);
     golden_check(&g, zoe_download(be, found, &v));
     double error = golden_relative(found, expected, count);

@@ -52,7 +52,8 @@ static void check_forward(const golden *g) {
     golden_check(g, zoe_nn_from_host(be, &x, ZOE_F32, 4, in->shape + 1, in->data));
     golden_check(g, zoe_new_tensor(be, &v, ZOE_F32, 4, out->shape + 1));
     const zoe_tensor *parts[] = {&x};
-    golden_check(g, zoe_wan_denoiser_forward(m->denoisers[0], &grid, &context, 1, parts, groups, times, start, &v));
+    const zoe_wan_step step = {.parts = 1, .latents = parts, .groups = groups, .timesteps = times, .start = start};
+    golden_check(g, zoe_wan_denoiser_forward(m->denoisers[0], &grid, &step, 1, &(zoe_wan_branch){&context, &v}));
     float *found = malloc((size_t)count * sizeof *found);
     golden_check(g, zoe_download(be, found, &v));
     double error = golden_relative(found, expected, count);

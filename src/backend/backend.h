@@ -209,6 +209,7 @@ struct zoe_backend {
     zoe_context *ctx;
     zoe_dtype dtype;   /* of activations */
     int64_t rows;      /* of tokens that layers take at a time where they can; 0: as many as are fastest */
+    bool together;     /* the branches of a guided step go through each block while its weights are there */
     bool sage;         /* attention over long sequences may go through int8 and e4m3 */
     int sage_value;    /* bytes of its values on a device: 1, or 2 where they are halves instead of e4m3 */
     int64_t workspace; /* bytes that the processor's kernels have for themselves; of a plan: touch */

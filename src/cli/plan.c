@@ -65,6 +65,8 @@ static void print_table(const json_t *plan) {
     if (number(plan, "rows_at_a_time") > 0)
         printf("To stay within the budget, the denoiser's layers take %.0f tokens at a time.\n",
                number(plan, "rows_at_a_time"));
+    if (json_is_true(json_object_get(plan, "branches_together")))
+        printf("To move fewer weights, both prompts go through each block of the denoiser while it is there.\n");
     if (number(plan, "vae_parts") > 1)
         printf("To stay within the budget, the VAE decodes frames in %.0f parts.\n", number(plan, "vae_parts"));
     print_rates(plan, device);

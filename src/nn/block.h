@@ -1,11 +1,17 @@
 /*
  * What the families' denoisers share: the timestep's part of a forward, and the two halves of a transformer block,
  * attention among all tokens and the MLP.
+ *
+ * A step with guidance is a forward with two branches, one for each prompt. They go through the network one after the
+ * other or, where the backend says `together`, both through each block before the next one: then weights that come and go
+ * come once a step instead of twice, for one hidden state more. Each branch's operations are the same either way.
  */
 #ifndef ZOE_NN_BLOCK_H
 #define ZOE_NN_BLOCK_H
 
 #include "nn/nn.h"
+
+#define ZOE_BRANCHES 2
 
 /* Layers that the timestep goes through. */
 typedef struct zoe_time_layers {

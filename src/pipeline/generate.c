@@ -55,6 +55,7 @@ static void begin_phase(generation *g, zoe_phase phase, int steps) {
     g->before = counters(be);
     g->run.tiling = tiling_of(g, phase);
     be->rows = g->budgets ? g->budgets[phase].rows : 0;
+    be->together = g->budgets && g->budgets[phase].together;
     be->weights.budget = g->budgets ? g->budgets[phase].weights : 0;
     be->weights.host_budget = g->budgets ? g->budgets[phase].host : 0;
     be->weights.peak = be->weights.held;

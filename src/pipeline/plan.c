@@ -50,6 +50,7 @@ static int count(zoe_model *twin, const zoe_request *request, const zoe_phase_bu
     *out =
         (zoe_plan){.device = !twin->be->ops->host_memory, .base = base, .rates = out->rates, .rates_from = out->rates_from};
     if (budgets) out->parts = budgets[0].parts, out->rows = budgets[0].rows;
+    out->together = budgets && budgets[ZOE_PHASE_DENOISE].together;
     ZOE_TRY(zoe_generate_counted(twin, &quiet, budgets, &out->shape, out->phases));
     forget(twin);
     if (request->output)
@@ -129,36 +130,53 @@ static void least_of(const zoe_plan *plan, int phase, int64_t *host, int64_t *de
     *device = plan->device ? use->device - use->weights.peak + use->weights.least : 0;
 }
 
-/*
- * What is left for weights in each phase under the limits; ZOE_ERR_BUDGET, naming the smallest budget that works, when it
- * is not enough. The plan is one without budgets.
- */
-static int share(const zoe_model *model, const zoe_request *request, const zoe_plan *plan,
-                 zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
-    zoe_limits limits = zoe_limits_of(model->be, model->settings.ram);
-    int64_t host_least = 0, device_least = 0;
-    int host_worst = 0, device_worst = 0;
+static bool meet(const zoe_limits *limits, int64_t host, int64_t device) {
+    return (!limits->host || host <= limits->host) && (!limits->device || device <= limits->device);
+}
+
+/* The least that all phases run with, and those that need the most. */
+typedef struct needs {
+    int64_t host, device;
+    int host_phase, device_phase;
+} needs;
+
+static needs needs_of(const zoe_plan *plan) {
+    needs most = {0};
+    int64_t host, device;
+    for (int i = 0; i < ZOE_PHASE_COUNT; i++) {
+        if (!plan->phases[i].steps) continue;
+        least_of(plan, i, &host, &device);
+        if (host > most.host) most.host = host, most.host_phase = i;
+        if (device > most.device) most.device = device, most.device_phase = i;
+    }
+    return most;
+}
+
+/* ZOE_ERR_BUDGET, naming the smallest budget that works, where the limits are not enough. */
+static int check(const zoe_model *model, const zoe_request *request, const zoe_limits *limits, const zoe_plan *plan) {
+    needs least = needs_of(plan);
+    int64_t ram = model->settings.ram, reserve = ram ? ZOE_HOST_RESERVE : 0;
+    if (limits->device && least.device > limits->device)
+        return refuse(model, plan, "--vram", limits->device, least.device, least.device_phase,
+                      advice(model, request, least.device_phase, true));
+    if (limits->host && least.host > limits->host)
+        return refuse(model, plan, "--ram", ram ? ram : limits->host, least.host + reserve, least.host_phase,
+                      advice(model, request, least.host_phase, false));
+    return ZOE_OK;
+}
+
+/* What is left for weights in each phase under the limits. The plan is one without budgets. */
+static void share(const zoe_limits *limits, const zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
     for (int i = 0; i < ZOE_PHASE_COUNT; i++) {
         const zoe_weight_use *use = &plan->phases[i].weights;
         int64_t host = zoe_plan_peak(plan, (zoe_phase)i) - (plan->device ? use->host_peak : use->peak);
         int64_t device = plan->phases[i].device - use->peak;
         if (!plan->phases[i].steps) continue;
-        budgets[i].weights = plan->device ? limits.device - device : limits.host - host;
-        budgets[i].host = limits.host - host;
-        if (plan->device ? !limits.device : !limits.host) budgets[i].weights = 0;
-        if (!limits.host) budgets[i].host = 0;
-        least_of(plan, i, &host, &device);
-        if (host > host_least) host_least = host, host_worst = i;
-        if (device > device_least) device_least = device, device_worst = i;
+        budgets[i].weights = plan->device ? limits->device - device : limits->host - host;
+        budgets[i].host = limits->host - host;
+        if (plan->device ? !limits->device : !limits->host) budgets[i].weights = 0;
+        if (!limits->host) budgets[i].host = 0;
     }
-    if (limits.device && device_least > limits.device)
-        return refuse(model, plan, "--vram", limits.device, device_least, device_worst,
-                      advice(model, request, device_worst, true));
-    int64_t ram = model->settings.ram, reserve = ram ? ZOE_HOST_RESERVE : 0;
-    if (limits.host && host_least > limits.host)
-        return refuse(model, plan, "--ram", ram ? ram : limits.host, host_least + reserve, host_worst,
-                      advice(model, request, host_worst, false));
-    return ZOE_OK;
 }
 
 /* What may be tried to make a phase smaller, from the fastest on. */
@@ -181,10 +199,42 @@ static int descend(zoe_model *twin, const zoe_request *request, const zoe_limits
         }
         ZOE_TRY(count(twin, request, budgets, plan->base, plan));
         least_of(plan, (int)l->phase, &host, &device);
-        if ((!limits->host || host <= limits->host) && (!limits->device || device <= limits->device)) break;
+        if (meet(limits, host, device)) break;
         if (host >= host_before && device >= device_before) break; /* the next takes no less */
         host_before = host, device_before = device;
     }
+    return ZOE_OK;
+}
+
+/* While it denoises, the first plan reads less than the second or, if they read the same, copies less. */
+static bool moves_less(const zoe_plan *first, const zoe_plan *second) {
+    const zoe_weight_use *a = &first->phases[ZOE_PHASE_DENOISE].weights, *b = &second->phases[ZOE_PHASE_DENOISE].weights;
+    return a->read != b->read ? a->read < b->read : a->loaded < b->loaded;
+}
+
+/*
+ * Where blocks of the denoiser come and go, those of a guided step come once instead of twice if its branches go through
+ * them together. That takes a hidden state more, for which fewer blocks may stay: what moves less as a whole is chosen.
+ */
+static int join_branches(zoe_model *twin, const zoe_request *request, const zoe_limits *limits, zoe_plan *plan,
+                         zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
+    zoe_phase_budget joined[ZOE_PHASE_COUNT];
+    zoe_plan apart = *plan, whole = *plan, together = *plan;
+    ZOE_TRY(count(twin, request, budgets, plan->base, &apart));
+    const zoe_weight_use *use = &apart.phases[ZOE_PHASE_DENOISE].weights;
+    if (use->loaded <= use->peak) return ZOE_OK; /* all that came is still there */
+    for (int i = 0; i < ZOE_PHASE_COUNT; i++) {
+        joined[i] = (zoe_phase_budget){.parts = budgets[i].parts, .rows = budgets[i].rows};
+        joined[i].together = i == ZOE_PHASE_DENOISE;
+    }
+    ZOE_TRY(count(twin, request, joined, plan->base, &whole));
+    needs least = needs_of(&whole);
+    if (!meet(limits, least.host, least.device)) return ZOE_OK;
+    share(limits, &whole, joined);
+    ZOE_TRY(count(twin, request, joined, plan->base, &together));
+    if (!moves_less(&together, &apart)) return ZOE_OK;
+    memcpy(budgets, joined, sizeof joined);
+    *plan = whole;
     return ZOE_OK;
 }
 
@@ -197,7 +247,9 @@ static int fit(zoe_model *model, zoe_model *twin, const zoe_request *request, zo
     for (int i = 0; i < ZOE_PHASE_COUNT; i++) budgets[i] = (zoe_phase_budget){0};
     for (size_t i = 0; i < sizeof ladders / sizeof *ladders; i++)
         ZOE_TRY(descend(twin, request, &limits, &ladders[i], plan, budgets));
-    return share(model, request, plan, budgets);
+    ZOE_TRY(check(model, request, &limits, plan));
+    share(&limits, plan, budgets);
+    return zoe_guided(request) ? join_branches(twin, request, &limits, plan, budgets) : ZOE_OK;
 }
 
 int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]) {
@@ -279,6 +331,7 @@ static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
     ZOE_TRY(zoe_report_set(ctx, report, "frames", json_integer(plan->shape.frames)));
     ZOE_TRY(zoe_report_set(ctx, report, "vae_parts", json_integer(plan->parts > 1 ? plan->parts : 1)));
     ZOE_TRY(zoe_report_set(ctx, report, "rows_at_a_time", json_integer(plan->rows)));
+    ZOE_TRY(zoe_report_set(ctx, report, "branches_together", json_boolean(plan->together)));
     ZOE_TRY(zoe_report_set(ctx, report, "process_bytes", json_integer(plan->base)));
     ZOE_TRY(zoe_report_set(ctx, report, "encoder_bytes", json_integer(plan->output)));
     ZOE_TRY(zoe_report_set(ctx, report, "peak_host_bytes", json_integer(peak)));

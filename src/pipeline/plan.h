@@ -20,8 +20,9 @@ typedef struct zoe_phase_use {
 /* Bytes of weights that may be held in a phase: in the backend's memory, and in host memory beside a device; 0: any. */
 typedef struct zoe_phase_budget {
     int64_t weights, host;
-    int parts;    /* in which a VAE decodes frames, where the request leaves that open; 0 and 1: whole */
-    int64_t rows; /* of tokens that a denoiser's layers take at a time; 0: as many as are fastest */
+    int parts;     /* in which a VAE decodes frames, where the request leaves that open; 0 and 1: whole */
+    int64_t rows;  /* of tokens that a denoiser's layers take at a time; 0: as many as are fastest */
+    bool together; /* both branches of a guided step go through each block while its weights are there */
 } zoe_phase_budget;
 
 typedef struct zoe_plan {
@@ -30,6 +31,7 @@ typedef struct zoe_plan {
     bool device;      /* weights and activations are in a device's memory */
     int parts;        /* in which zoe_plan_fit() found that the VAE must decode, and the rows for a denoiser's layers */
     int64_t rows;
+    bool together;   /* and that both branches of a guided step go through each block together */
     zoe_rates rates; /* at which seconds were counted */
     const char *rates_from;
     int64_t base;   /* of the process as it stands, of its kernels, and of what a driver's libraries add */
@@ -64,7 +66,7 @@ int64_t zoe_plan_base(const zoe_backend *be);
 
 /*
  * Plans a request so that it meets the model's limits, with the denoiser's layers in as many rows and the VAE in as few
- * parts as that takes, and gives the budgets.
+ * parts as that takes, and the branches of guidance together where fewer bytes of weights then move; gives the budgets.
  * plan->base is what the process held before, by zoe_plan_base(). At least one limit must be there; one that cannot be met
  * is an error that names the smallest that can.
  */

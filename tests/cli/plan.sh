@@ -37,6 +37,20 @@ for size in 48x32 480x320 1280x720; do # also where two decimals of a GiB are ma
     done
 done
 
+# Both prompts go through a block together where guidance has two and blocks come and go.
+streamed=(plan "${small[@]}" --model "$source_dir/models/demo" --guidance 4 --device cuda --vram 2G)
+together() { # together true|false ARGS...
+    local wanted=$1
+    shift
+    run "${streamed[@]}" "$@" --json
+    grep -q '"branches_together": '"$wanted" out || fail "plan $*: expected branches_together $wanted: $(cat out err)"
+}
+together false
+together true --offload block
+together false --offload block --guidance 1
+run "${streamed[@]}" --offload block
+grep -q '^To move fewer weights, both prompts go through each block' out || fail "the plan lacks the branches: $(cat out err)"
+
 # Times by the rates of another machine: half the rates, twice the time.
 rates() {
     echo '{"devices": [{"name": "cpu"}, {"name": "cuda:0", "measured": {"product_gflops": '"$1"', "attention_gflops": '"$1"',

@@ -33,7 +33,8 @@ static int random_latents(task_state *t, int64_t frames, int64_t channels, int64
 static int run_denoiser(void *state) {
     task_state *t = state;
     const zoe_tensor *parts[] = {&t->base.latents};
-    return zoe_cogvideox_denoiser_forward(t->denoiser, &t->grid, &t->words, 1, parts, 500, &t->v);
+    return zoe_cogvideox_denoiser_forward(t->denoiser, &t->grid, 1, parts, 500, 1,
+                                          &(zoe_cogvideox_branch){&t->words, &t->v});
 }
 
 static int prepare_denoiser(void *state, const zoe_config *config, zoe_weights **weights) {

@@ -195,13 +195,12 @@ static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int st
     const zoe_tensor *parts[] = {x, &m->condition};
     int count = m->joins_image ? 2 : 1;
     size_t mark = zoe_arena_mark(m->be);
+    bool guided = zoe_guided(run->request);
     zoe_tensor u;
-    ZOE_TRY(zoe_cogvideox_denoiser_forward(m->denoiser, &m->grid, &m->words[0], count, parts, timestep, v));
-    if (zoe_guided(run->request)) {
-        ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
-        ZOE_TRY(zoe_cogvideox_denoiser_forward(m->denoiser, &m->grid, &m->words[1], count, parts, timestep, &u));
-        ZOE_TRY(zoe_guide(m->be, v, &u, guidance_at(run, timestep)));
-    }
+    const zoe_cogvideox_branch branches[] = {{&m->words[0], v}, {&m->words[1], &u}};
+    if (guided) ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
+    ZOE_TRY(zoe_cogvideox_denoiser_forward(m->denoiser, &m->grid, count, parts, timestep, guided ? 2 : 1, branches));
+    if (guided) ZOE_TRY(zoe_guide(m->be, v, &u, guidance_at(run, timestep)));
     zoe_arena_release(m->be, mark);
     return ZOE_OK;
 }

@@ -294,15 +294,19 @@ static int feed_forward(zoe_cogvideox_denoiser *d, const block *b, const zoe_cog
     return zoe_nn_mlp(d->be, x, &norm, &b->up, &b->down, &gate);
 }
 
+/* x: one for each branch */
 static int run_block(zoe_cogvideox_denoiser *d, int layer, const zoe_cogvideox_grid *grid, const zoe_tensor *time,
-                     zoe_tensor *x) {
+                     int count, zoe_tensor *x) {
     zoe_backend *be = d->be;
     size_t mark = zoe_arena_mark(be);
-    int status;
+    int status = ZOE_OK;
     ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
-    ZOE_TRY_DONE(attention(d, &d->blocks[layer], grid, time, x));
-    zoe_arena_release(be, mark);
-    ZOE_TRY_DONE(feed_forward(d, &d->blocks[layer], grid, time, x));
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY_DONE(attention(d, &d->blocks[layer], grid, time, &x[i]));
+        zoe_arena_release(be, mark);
+        ZOE_TRY_DONE(feed_forward(d, &d->blocks[layer], grid, time, &x[i]));
+        zoe_arena_release(be, mark);
+    }
 done:
     zoe_arena_release(be, mark);
     status = zoe_weights_release(d->weights, layer + 1, status);
@@ -398,23 +402,38 @@ static int project_out(zoe_cogvideox_denoiser *d, const zoe_cogvideox_grid *grid
     return ZOE_OK;
 }
 
-int zoe_cogvideox_denoiser_forward(zoe_cogvideox_denoiser *d, const zoe_cogvideox_grid *grid, const zoe_tensor *text,
-                                   int parts, const zoe_tensor *const *latents, double timestep, zoe_tensor *v) {
+/* The branches together. */
+static int forward(zoe_cogvideox_denoiser *d, const zoe_cogvideox_grid *grid, int parts, const zoe_tensor *const *latents,
+                   double timestep, int count, const zoe_cogvideox_branch *branches) {
     zoe_backend *be = d->be;
     size_t mark = zoe_arena_mark(be);
-    zoe_tensor x, time;
+    zoe_tensor x[ZOE_BRANCHES], time;
     int status;
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
-    ZOE_TRY_DONE(ZOE_NEW(be, &x, be->dtype, grid->tokens, d->width));
-    ZOE_TRY_DONE(embed(d, grid, text, parts, latents, &x));
-    ZOE_TRY_DONE(embed_time(d, timestep, &time));
-    for (int i = 0; i < (int)d->config.layers; i++) {
-        ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));
-        ZOE_TRY_DONE(run_block(d, i, grid, &time, &x));
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY_DONE(ZOE_NEW(be, &x[i], be->dtype, grid->tokens, d->width));
+        ZOE_TRY_DONE(embed(d, grid, branches[i].text, parts, latents, &x[i]));
     }
-    ZOE_TRY_DONE(project_out(d, grid, &time, &x, v));
+    ZOE_TRY_DONE(embed_time(d, timestep, &time));
+    for (int layer = 0; layer < (int)d->config.layers; layer++) {
+        ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));
+        ZOE_TRY_DONE(run_block(d, layer, grid, &time, count, x));
+    }
+    size_t inner = zoe_arena_mark(be);
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY_DONE(project_out(d, grid, &time, &x[i], branches[i].v));
+        zoe_arena_release(be, inner);
+    }
 done:
     status = zoe_weights_release(d->weights, 0, status);
     zoe_arena_release(be, mark);
     return status;
+}
+
+int zoe_cogvideox_denoiser_forward(zoe_cogvideox_denoiser *d, const zoe_cogvideox_grid *grid, int parts,
+                                   const zoe_tensor *const *latents, double timestep, int count,
+                                   const zoe_cogvideox_branch *branches) {
+    int at_once = d->be->together ? count : 1;
+    for (int i = 0; i < count; i += at_once) ZOE_TRY(forward(d, grid, parts, latents, timestep, at_once, branches + i));
+    return ZOE_OK;
 }

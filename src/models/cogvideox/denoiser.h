@@ -59,12 +59,19 @@ int zoe_cogvideox_grid_create(zoe_cogvideox_denoiser *d, int64_t frames, int64_t
 /* text [text_rows, text_dim] float32 on the host, projected to tokens [text_rows, width] on the arena. */
 int zoe_cogvideox_text_create(zoe_cogvideox_denoiser *d, const float *text, zoe_tensor *tokens);
 
+/* One prompt's part of a step: v [frames, out_channels, height, width] float32 receives the prediction. */
+typedef struct zoe_cogvideox_branch {
+    const zoe_tensor *text;
+    zoe_tensor *v;
+} zoe_cogvideox_branch;
+
 /*
- * One forward. parts: 1 or 2 latents [frames, channels_i, height, width] float32 that are joined over channels to
- * in_channels; v [frames, out_channels, height, width] float32 receives the prediction.
+ * A forward for each of `count` branches, up to ZOE_BRANCHES. parts: 1 or 2 latents [frames, channels_i, height, width]
+ * float32 that are joined over channels to in_channels.
  */
-int zoe_cogvideox_denoiser_forward(zoe_cogvideox_denoiser *d, const zoe_cogvideox_grid *grid, const zoe_tensor *text,
-                                   int parts, const zoe_tensor *const *latents, double timestep, zoe_tensor *v);
+int zoe_cogvideox_denoiser_forward(zoe_cogvideox_denoiser *d, const zoe_cogvideox_grid *grid, int parts,
+                                   const zoe_tensor *const *latents, double timestep, int count,
+                                   const zoe_cogvideox_branch *branches);
 
 /* ---- tables of positions on the host (position.c) ---- */
 

@@ -37,7 +37,8 @@ static int random_latents(task_state *t, int64_t channels) {
 static int run_denoiser(void *state) {
     task_state *t = state;
     zoe_tensor tokens = ZOE_VIEW(&t->base.latents, t->grid.video, t->base.latents.shape[3]);
-    return zoe_ltx_denoiser_forward(t->denoiser, &t->grid, &t->context, NULL, &tokens, (const double[]){500}, &t->v);
+    return zoe_ltx_denoiser_forward(t->denoiser, &t->grid, NULL, &tokens, (const double[]){500}, 1,
+                                    &(zoe_ltx_branch){&t->context, &t->v});
 }
 
 static int prepare_denoiser(void *state, const zoe_config *config, zoe_weights **weights) {

@@ -308,23 +308,27 @@ static int feed_forward(zoe_ltx_denoiser *d, const block *b, const zoe_ltx_grid 
     return zoe_nn_mlp(d->be, x, &norm, &b->up, &b->down, &gate);
 }
 
-static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, zoe_ltx_context *context,
-                     const zoe_modulation *m, zoe_tensor *x) {
+/* x: one for each branch */
+static int run_block(zoe_ltx_denoiser *d, int layer, const zoe_ltx_grid *grid, const zoe_modulation *m, int count,
+                     const zoe_ltx_branch *branches, zoe_tensor *x) {
     zoe_backend *be = d->be;
     const block *b = &d->blocks[layer];
     size_t mark = zoe_arena_mark(be);
     zoe_tensor rows;
     int status;
     ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
-    ZOE_TRY_DONE(block_context(d, layer, context));
     ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, grid->levels, 6, d->width));
-    size_t inner = zoe_arena_mark(be);
     ZOE_TRY_DONE(zoe_nn_add_table(be, &b->table, &m->six, &rows));
-    ZOE_TRY_DONE(self_attention(d, &b->self, grid, &rows, x));
-    zoe_arena_release(be, inner);
-    ZOE_TRY_DONE(cross_attention(d, layer, context, x));
-    zoe_arena_release(be, inner);
-    ZOE_TRY_DONE(feed_forward(d, b, grid, &rows, x));
+    size_t inner = zoe_arena_mark(be);
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY_DONE(block_context(d, layer, branches[i].context));
+        ZOE_TRY_DONE(self_attention(d, &b->self, grid, &rows, &x[i]));
+        zoe_arena_release(be, inner);
+        ZOE_TRY_DONE(cross_attention(d, layer, branches[i].context, &x[i]));
+        zoe_arena_release(be, inner);
+        ZOE_TRY_DONE(feed_forward(d, b, grid, &rows, &x[i]));
+        zoe_arena_release(be, inner);
+    }
 done:
     zoe_arena_release(be, mark);
     status = zoe_weights_release(d->weights, layer + 1, status);
@@ -368,24 +372,39 @@ static int project_out(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_
     return zoe_op_copy(be, v, &out);
 }
 
-int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, zoe_ltx_context *context,
-                             const zoe_tensor *front, const zoe_tensor *latents, const double *timesteps, zoe_tensor *v) {
+/* The branches together. */
+static int forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_tensor *front, const zoe_tensor *latents,
+                   const double *timesteps, int count, const zoe_ltx_branch *branches) {
     zoe_backend *be = d->be;
     size_t mark = zoe_arena_mark(be);
     zoe_modulation m;
-    zoe_tensor x;
+    zoe_tensor x[ZOE_BRANCHES];
     int status;
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
-    ZOE_TRY_DONE(ZOE_NEW(be, &x, be->dtype, grid->tokens, d->width));
-    ZOE_TRY_DONE(project_in(d, grid, front, latents, &x));
-    ZOE_TRY_DONE(zoe_nn_modulation(be, &d->ends.time, FREQ_DIM, grid->levels, timesteps, &m));
-    for (int i = 0; i < (int)d->config.layers; i++) {
-        ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));
-        ZOE_TRY_DONE(run_block(d, i, grid, context, &m, &x));
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY_DONE(ZOE_NEW(be, &x[i], be->dtype, grid->tokens, d->width));
+        ZOE_TRY_DONE(project_in(d, grid, front, latents, &x[i]));
     }
-    ZOE_TRY_DONE(project_out(d, grid, &m, &x, v));
+    ZOE_TRY_DONE(zoe_nn_modulation(be, &d->ends.time, FREQ_DIM, grid->levels, timesteps, &m));
+    for (int layer = 0; layer < (int)d->config.layers; layer++) {
+        ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));
+        ZOE_TRY_DONE(run_block(d, layer, grid, &m, count, branches, x));
+    }
+    size_t inner = zoe_arena_mark(be);
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY_DONE(project_out(d, grid, &m, &x[i], branches[i].v));
+        zoe_arena_release(be, inner);
+    }
 done:
     status = zoe_weights_release(d->weights, 0, status);
     zoe_arena_release(be, mark);
     return status;
+}
+
+int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_tensor *front,
+                             const zoe_tensor *latents, const double *timesteps, int count,
+                             const zoe_ltx_branch *branches) {
+    int at_once = d->be->together ? count : 1;
+    for (int i = 0; i < count; i += at_once) ZOE_TRY(forward(d, grid, front, latents, timesteps, at_once, branches + i));
+    return ZOE_OK;
 }

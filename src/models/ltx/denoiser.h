@@ -64,11 +64,17 @@ typedef struct zoe_ltx_context {
 /* text [count, text_dim] float32 on the host: the prompt's rows without padding. */
 int zoe_ltx_context_create(zoe_ltx_denoiser *d, const float *text, int64_t count, zoe_ltx_context *context);
 
+/* One prompt's part of a step: v [video or tokens, out_channels] float32 receives the velocity of the last tokens. */
+typedef struct zoe_ltx_branch {
+    zoe_ltx_context *context;
+    zoe_tensor *v;
+} zoe_ltx_branch;
+
 /*
- * One forward. latents [video, in_channels] float32; front [grid->front, in_channels], or NULL without frames in front;
- * timesteps[grid->levels]; v float32 receives the predicted velocity of the last tokens, [video or tokens, out_channels].
+ * A forward for each of `count` branches, up to ZOE_BRANCHES. latents [video, in_channels] float32; front [grid->front,
+ * in_channels], or NULL without frames in front; timesteps[grid->levels].
  */
-int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, zoe_ltx_context *context,
-                             const zoe_tensor *front, const zoe_tensor *latents, const double *timesteps, zoe_tensor *v);
+int zoe_ltx_denoiser_forward(zoe_ltx_denoiser *d, const zoe_ltx_grid *grid, const zoe_tensor *front,
+                             const zoe_tensor *latents, const double *timesteps, int count, const zoe_ltx_branch *branches);
 
 #endif

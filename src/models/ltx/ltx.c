@@ -115,13 +115,13 @@ static int denoise_begin(void *model, zoe_run *run) {
 static int predict(ltx_model *m, zoe_run *run, double timestep, const zoe_tensor *x, zoe_tensor *v) {
     const zoe_tensor *front = m->fronts ? &m->front : NULL;
     double timesteps[ZOE_LTX_LEVELS];
+    bool guided = zoe_guided(run->request);
     zoe_tensor u;
     for (int i = 0; i < m->level_count; i++) timesteps[i] = zoe_ltx_timestep(m->levels[i], timestep);
-    ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, &m->contexts[0], front, x, timesteps, v));
-    if (!zoe_guided(run->request)) return ZOE_OK;
-    ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
-    ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, &m->contexts[1], front, x, timesteps, &u));
-    return zoe_guide(m->be, v, &u, run->request->guidance);
+    const zoe_ltx_branch branches[] = {{&m->contexts[0], v}, {&m->contexts[1], &u}};
+    if (guided) ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
+    ZOE_TRY(zoe_ltx_denoiser_forward(m->denoiser, &m->grid, front, x, timesteps, guided ? 2 : 1, branches));
+    return guided ? zoe_guide(m->be, v, &u, run->request->guidance) : ZOE_OK;
 }
 
 /* What is in front moves by v [front, channels], where its strength lets it. */

@@ -31,7 +31,8 @@ static void close_task(void *state) {
 static int run_denoiser(void *state) {
     task_state *t = state;
     const zoe_tensor *parts[] = {&t->base.latents};
-    return zoe_wan_denoiser_forward(t->denoiser, &t->grid, &t->context, 1, parts, 1, (const double[]){500}, 0, &t->v);
+    const zoe_wan_step step = {.parts = 1, .latents = parts, .groups = 1, .timesteps = (const double[]){500}};
+    return zoe_wan_denoiser_forward(t->denoiser, &t->grid, &step, 1, &(zoe_wan_branch){&t->context, &t->v});
 }
 
 static int prepare_denoiser(void *state, const zoe_config *config, zoe_weights **weights) {

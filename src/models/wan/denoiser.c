@@ -234,16 +234,14 @@ static const zoe_tensor *row_group(const modulation *m) {
     return m->row_group.rank ? &m->row_group : NULL;
 }
 
-/* With two groups, the second begins at token `start`. */
-static int time_modulation(zoe_wan_denoiser *d, const zoe_wan_grid *grid, int groups, const double *timesteps,
-                           int64_t start, modulation *m) {
+static int time_modulation(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const zoe_wan_step *step, modulation *m) {
     zoe_backend *be = d->be;
     int32_t *group;
-    *m = (modulation){.groups = groups};
-    ZOE_TRY(zoe_nn_modulation(be, &d->ends.time, d->config.freq_dim, groups, timesteps, &m->rows));
-    if (groups < 2) return ZOE_OK;
+    *m = (modulation){.groups = step->groups};
+    ZOE_TRY(zoe_nn_modulation(be, &d->ends.time, d->config.freq_dim, step->groups, step->timesteps, &m->rows));
+    if (step->groups < 2) return ZOE_OK;
     ZOE_TRY(ZOE_NEW_ARRAY(be->ctx, group, grid->tokens));
-    for (int64_t i = start; i < grid->tokens; i++) group[i] = 1;
+    for (int64_t i = step->start; i < grid->tokens; i++) group[i] = 1;
     int status = zoe_nn_from_host(be, &m->row_group, ZOE_I32, 1, &grid->tokens, group);
     zoe_free(be->ctx, group);
     return status;
@@ -316,23 +314,27 @@ static int feed_forward(zoe_wan_denoiser *d, const block *b, const zoe_tensor *r
     return zoe_nn_mlp(d->be, x, &norm, &b->up, &b->down, &gate);
 }
 
-static int run_block(zoe_wan_denoiser *d, int layer, const zoe_wan_grid *grid, zoe_wan_context *context,
-                     const modulation *m, zoe_tensor *x) {
+/* x: one for each branch */
+static int run_block(zoe_wan_denoiser *d, int layer, const zoe_wan_grid *grid, const modulation *m, int count,
+                     const zoe_wan_branch *branches, zoe_tensor *x) {
     zoe_backend *be = d->be;
     const block *b = &d->blocks[layer];
     size_t mark = zoe_arena_mark(be);
     zoe_tensor rows;
     int status;
     ZOE_TRY(zoe_weights_acquire(d->weights, layer + 1));
-    ZOE_TRY_DONE(block_context(d, layer, context));
     ZOE_TRY_DONE(ZOE_NEW(be, &rows, ZOE_F32, m->groups, 6, d->width));
-    size_t inner = zoe_arena_mark(be);
     ZOE_TRY_DONE(zoe_nn_add_table(be, &b->table, &m->rows.six, &rows));
-    ZOE_TRY_DONE(self_attention(d, &b->self, grid, &rows, m, x));
-    zoe_arena_release(be, inner);
-    ZOE_TRY_DONE(cross_attention(d, layer, context, x));
-    zoe_arena_release(be, inner);
-    ZOE_TRY_DONE(feed_forward(d, b, &rows, m, x));
+    size_t inner = zoe_arena_mark(be);
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY_DONE(block_context(d, layer, branches[i].context));
+        ZOE_TRY_DONE(self_attention(d, &b->self, grid, &rows, m, &x[i]));
+        zoe_arena_release(be, inner);
+        ZOE_TRY_DONE(cross_attention(d, layer, branches[i].context, &x[i]));
+        zoe_arena_release(be, inner);
+        ZOE_TRY_DONE(feed_forward(d, b, &rows, m, &x[i]));
+        zoe_arena_release(be, inner);
+    }
 done:
     zoe_arena_release(be, mark);
     status = zoe_weights_release(d->weights, layer + 1, status);
@@ -340,8 +342,7 @@ done:
 }
 
 /* x [tokens, width] from latents [channels, frames, height, width] joined over channels */
-static int patchify(zoe_wan_denoiser *d, const zoe_wan_grid *grid, int parts, const zoe_tensor *const *latents,
-                    zoe_tensor *x) {
+static int patchify(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const zoe_wan_step *step, zoe_tensor *x) {
     zoe_backend *be = d->be;
     const zoe_wan_config *c = &d->config;
     zoe_tensor patches;
@@ -349,13 +350,13 @@ static int patchify(zoe_wan_denoiser *d, const zoe_wan_grid *grid, int parts, co
     zoe_tensor all =
         ZOE_VIEW(&patches, grid->size[0], grid->size[1], grid->size[2], c->in_channels, c->patch[1], c->patch[2]);
     int64_t channel = 0;
-    for (int i = 0; i < parts; i++) {
-        zoe_tensor to = zoe_view_slice(&all, 3, channel, latents[i]->shape[0]);
-        zoe_tensor rows = zoe_view_split(latents[i], 2, c->patch[1]); /* [C, T, h, ph, W] */
-        zoe_tensor cells = zoe_view_split(&rows, 4, c->patch[2]);     /* [C, T, h, ph, w, pw] */
+    for (int i = 0; i < step->parts; i++) {
+        zoe_tensor to = zoe_view_slice(&all, 3, channel, step->latents[i]->shape[0]);
+        zoe_tensor rows = zoe_view_split(step->latents[i], 2, c->patch[1]); /* [C, T, h, ph, W] */
+        zoe_tensor cells = zoe_view_split(&rows, 4, c->patch[2]);           /* [C, T, h, ph, w, pw] */
         zoe_tensor from = zoe_view_permute(&cells, (const int[]){1, 2, 4, 0, 3, 5});
         ZOE_TRY(zoe_op_copy(be, &to, &from));
-        channel += latents[i]->shape[0];
+        channel += step->latents[i]->shape[0];
     }
     if (channel != c->in_channels)
         return zoe_fail(be->ctx, ZOE_ERR_INTERNAL, "denoiser: %lld channels given, %lld wanted", (long long)channel,
@@ -385,25 +386,39 @@ static int project_out(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const modu
     return zoe_op_copy(be, &to, &from);
 }
 
-int zoe_wan_denoiser_forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, zoe_wan_context *context, int parts,
-                             const zoe_tensor *const *latents, int groups, const double *timesteps, int64_t group_start,
-                             zoe_tensor *v) {
+/* The branches together. */
+static int forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const zoe_wan_step *step, int count,
+                   const zoe_wan_branch *branches) {
     zoe_backend *be = d->be;
     size_t mark = zoe_arena_mark(be);
     modulation m;
-    zoe_tensor x;
+    zoe_tensor x[ZOE_BRANCHES];
     int status;
     ZOE_TRY(zoe_weights_acquire(d->weights, 0));
-    ZOE_TRY_DONE(ZOE_NEW(be, &x, be->dtype, grid->tokens, d->width));
-    ZOE_TRY_DONE(time_modulation(d, grid, groups, timesteps, group_start, &m));
-    ZOE_TRY_DONE(patchify(d, grid, parts, latents, &x));
-    for (int i = 0; i < (int)d->config.layers; i++) {
-        ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));
-        ZOE_TRY_DONE(run_block(d, i, grid, context, &m, &x));
+    for (int i = 0; i < count; i++) ZOE_TRY_DONE(ZOE_NEW(be, &x[i], be->dtype, grid->tokens, d->width));
+    ZOE_TRY_DONE(time_modulation(d, grid, step, &m));
+    size_t inner = zoe_arena_mark(be);
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY_DONE(patchify(d, grid, step, &x[i]));
+        zoe_arena_release(be, inner);
     }
-    ZOE_TRY_DONE(project_out(d, grid, &m, &x, v));
+    for (int layer = 0; layer < (int)d->config.layers; layer++) {
+        ZOE_TRY_DONE(zoe_check_cancelled(be->ctx));
+        ZOE_TRY_DONE(run_block(d, layer, grid, &m, count, branches, x));
+    }
+    for (int i = 0; i < count; i++) {
+        ZOE_TRY_DONE(project_out(d, grid, &m, &x[i], branches[i].v));
+        zoe_arena_release(be, inner);
+    }
 done:
     status = zoe_weights_release(d->weights, 0, status);
     zoe_arena_release(be, mark);
     return status;
+}
+
+int zoe_wan_denoiser_forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const zoe_wan_step *step, int count,
+                             const zoe_wan_branch *branches) {
+    int at_once = d->be->together ? count : 1;
+    for (int i = 0; i < count; i += at_once) ZOE_TRY(forward(d, grid, step, at_once, branches + i));
+    return ZOE_OK;
 }

@@ -64,12 +64,26 @@ int zoe_wan_context_create(zoe_wan_denoiser *d, const float *text, int64_t count
                            zoe_wan_context *context);
 
 /*
- * One forward. parts: up to 3 latents [channels_i, frames, height, width] float32 that are joined over channels to
- * in_channels; timesteps [groups] with groups 1 or 2: group 1 covers all tokens from `group_start` on, group 0 those before
- * it; v [out_channels, frames, height, width] float32 receives the predicted velocity.
+ * What a step begins with. parts: up to 3 latents [channels_i, frames, height, width] float32 that are joined over channels
+ * to in_channels; timesteps [groups] with groups 1 or 2: group 1 covers all tokens from `start` on, group 0 those before
+ * it.
  */
-int zoe_wan_denoiser_forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, zoe_wan_context *context, int parts,
-                             const zoe_tensor *const *latents, int groups, const double *timesteps, int64_t group_start,
-                             zoe_tensor *v);
+typedef struct zoe_wan_step {
+    int parts;
+    const zoe_tensor *const *latents;
+    int groups;
+    const double *timesteps;
+    int64_t start;
+} zoe_wan_step;
+
+/* One prompt's part of a step: v [out_channels, frames, height, width] float32 receives the predicted velocity. */
+typedef struct zoe_wan_branch {
+    zoe_wan_context *context;
+    zoe_tensor *v;
+} zoe_wan_branch;
+
+/* A forward for each of `count` branches, up to ZOE_BRANCHES. */
+int zoe_wan_denoiser_forward(zoe_wan_denoiser *d, const zoe_wan_grid *grid, const zoe_wan_step *step, int count,
+                             const zoe_wan_branch *branches);
 
 #endif

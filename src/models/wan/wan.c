@@ -102,7 +102,7 @@ static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int st
     wan_model *m = model;
     const zoe_request *r = run->request;
     double timestep = zoe_sampler_timesteps(sampler)[step], timesteps[2] = {timestep, timestep};
-    bool pictured = m->expand_timesteps && m->condition.data;
+    bool pictured = m->expand_timesteps && m->condition.data, guided = zoe_guided(r);
     ZOE_TRY(choose_expert(m, run, timestep));
     double guidance = m->expert == 1 && r->guidance_2 >= 0 ? r->guidance_2 : r->guidance;
     zoe_wan_denoiser *d = m->denoisers[m->expert];
@@ -115,14 +115,15 @@ static int denoise(void *model, zoe_run *run, const zoe_sampler *sampler, int st
         timesteps[0] = 0;
     }
     const zoe_tensor *parts[3] = {pictured ? &mixed : x, &m->mask, &m->condition};
-    int count = m->joins_image ? 3 : 1, groups = pictured ? 2 : 1;
-    int64_t start = m->grid.size[1] * m->grid.size[2]; /* tokens of the first frame */
-    ZOE_TRY(zoe_wan_denoiser_forward(d, &m->grid, &m->contexts.positive, count, parts, groups, timesteps, start, v));
-    if (zoe_guided(r)) {
-        ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
-        ZOE_TRY(zoe_wan_denoiser_forward(d, &m->grid, &m->contexts.negative, count, parts, groups, timesteps, start, &u));
-        ZOE_TRY(zoe_guide(m->be, v, &u, guidance));
-    }
+    const zoe_wan_step in = {.parts = m->joins_image ? 3 : 1,
+                             .latents = parts,
+                             .groups = pictured ? 2 : 1,
+                             .timesteps = timesteps,
+                             .start = m->grid.size[1] * m->grid.size[2]}; /* tokens of the first frame */
+    const zoe_wan_branch branches[] = {{&m->contexts.positive, v}, {&m->contexts.negative, &u}};
+    if (guided) ZOE_TRY(zoe_new_tensor(m->be, &u, ZOE_F32, v->rank, v->shape));
+    ZOE_TRY(zoe_wan_denoiser_forward(d, &m->grid, &in, guided ? 2 : 1, branches));
+    if (guided) ZOE_TRY(zoe_guide(m->be, v, &u, guidance));
     zoe_arena_release(m->be, mark);
     return ZOE_OK;
 }
