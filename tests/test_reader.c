@@ -143,7 +143,7 @@ static const char mark[] = "nobody writes here";
 static room make_room(size_t count) {
     room r = {.size = ZOE_READ_ROOM(count)};
     r.memory = malloc(r.size + ZOE_READ_UNIT + sizeof mark);
-    r.to = r.memory + (ZOE_READ_UNIT - (uintptr_t)r.memory % ZOE_READ_UNIT) % ZOE_READ_UNIT;
+    r.to = zoe_read_start(r.memory);
     memset(r.to, 0, r.size);
     memcpy(r.to + r.size, mark, sizeof mark);
     return r;
@@ -269,6 +269,38 @@ static void files_that_cannot_be_read(void **state) {
     }
 }
 
+static void rates_of_disks(void **state) {
+    (void)state;
+    zoe_mapped_file *file = &ckpt->files[0];
+    const zoe_entry whole = ckpt->entries[0];
+    zoe_entry *entries = ckpt->entries, many[6];
+    double rate = -1;
+    int descriptor = file->past_cache;
+    if (descriptor < 0) file->past_cache = dup(file->fd); /* on a file system without: the page cache's rate */
+    assert_int_equal(zoe_files_rate(ckpt, &rate), ZOE_ERR_UNSUPPORTED); /* 3 MiB tell nothing */
+    for (int i = 0; i < 6; i++) many[i] = whole;
+    ckpt->entries = many;
+    ckpt->count = 6;
+    for (int way = 0; way < 2; way++) {
+        ckpt->ringless = way;
+        double start = zoe_now();
+        assert_int_equal(zoe_files_rate(ckpt, &rate), ZOE_OK);
+        assert_true(rate >= (double)(6 * SIZE) / (zoe_now() - start) && rate < 1e12);
+        ckpt->fault = broken;
+        assert_int_equal(zoe_files_rate(ckpt, &rate), ZOE_ERR_UNSUPPORTED);
+        ckpt->fault = NULL;
+    }
+    if (descriptor < 0) close(file->past_cache);
+    file->past_cache = -1;
+    assert_int_equal(zoe_files_rate(ckpt, &rate), ZOE_ERR_UNSUPPORTED);
+    file->in_memory = true;
+    assert_int_equal(zoe_files_rate(ckpt, &rate), ZOE_OK);
+    assert_true(rate == 0);
+    file->past_cache = descriptor;
+    ckpt->entries = entries;
+    ckpt->count = 1;
+}
+
 /* Nothing is written any more once a reader is closed. */
 static void closing_waits(void **state) {
     (void)state;
@@ -315,6 +347,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(disks_that_give_little_or_fail, setup, teardown),
         cmocka_unit_test_setup_teardown(files_that_end_before, setup, teardown),
         cmocka_unit_test_setup_teardown(files_that_cannot_be_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(rates_of_disks, setup, teardown),
         cmocka_unit_test_setup_teardown(closing_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(rings_that_are_refused, setup, teardown),
     };

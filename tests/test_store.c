@@ -292,6 +292,30 @@ static void compare_plan(fixture *f, const zoe_phase_budget *budgets) {
     }
 }
 
+/* What is read for each use comes from the page cache if that has room, else from the disk. */
+static void expect_disk(fixture *f, const zoe_phase_budget *budgets) {
+    zoe_backend *be;
+    zoe_model *planned;
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    const zoe_weight_use *w = &use[ZOE_PHASE_DENOISE].weights;
+    golden_check(&f->g, zoe_plan_backend_like(f->be, &be));
+    golden_check(&f->g, zoe_model_open_on(f->g.model, be, &planned));
+    golden_check(&f->g, zoe_generate_counted(planned, &f->request, NULL, NULL, use));
+    int64_t once = w->read;
+    assert_int_equal(w->from_disk, once);
+    golden_check(&f->g, zoe_generate_counted(planned, &f->request, budgets, NULL, use));
+    assert_true(w->read > once);
+    assert_int_equal(w->from_disk, once);
+    for (int i = 0; i < 2; i++) {
+        zoe_checkpoint *ckpt = ((wan_model *)planned->impl)->denoiser_ckpts[i];
+        if (ckpt) ckpt->cacheless = true;
+    }
+    golden_check(&f->g, zoe_generate_counted(planned, &f->request, budgets, NULL, use));
+    assert_true(w->read > once);
+    assert_int_equal(w->from_disk, w->read);
+    zoe_model_close(planned);
+}
+
 static void plan_is_what_the_device_takes(void **state) {
     (void)state;
     static const char *const folders[] = {EIGHT_BLOCKS, TWO_EXPERTS};
@@ -306,6 +330,7 @@ static void plan_is_what_the_device_takes(void **state) {
         compare_plan(&f, budgets);
         spread(budgets, 1, 1);
         compare_plan(&f, budgets);
+        expect_disk(&f, budgets);
         budgets[ZOE_PHASE_DENOISE].together = true;
         compare_plan(&f, budgets);
         budgets[ZOE_PHASE_DENOISE].host = 0;

@@ -182,6 +182,7 @@ typedef struct zoe_weight_use {
     int64_t least, host_least; /* smallest budgets under which what was used so far runs */
     int64_t loaded;            /* brought into the backend's memory, again and again where weights stream */
     int64_t read;              /* from files, for a device */
+    int64_t from_disk;         /* of that, in a plan, what the page cache cannot give */
     double read_seconds;       /* during which files were being read */
     double stalled;            /* seconds for which operations waited for weights */
 } zoe_weight_use;
@@ -247,6 +248,7 @@ typedef struct zoe_rates {
     double conv;
     double bytes;  /* read and written */
     double copy;   /* from locked memory of the host to a device */
+    double disk;   /* files of weights; 0: they lie in memory */
     double least;  /* seconds that every operation takes to begin */
     double steady; /* what stays of products, attention and convolutions when a device is at work for long; 0: all */
 } zoe_rates;

@@ -21,7 +21,8 @@ static void print_rates(const json_t *plan, bool device) {
                                    : strcmp(from, "file") == 0   ? "in the file"
                                                                  : "of an H100");
     printf(" (products: %.0f GFLOP/s)", number(rates, "product_gflops"));
-    if (device) printf(" and of a disk that reads %.0f GB/s", number(rates, "disk_gbytes"));
+    double disk = number(rates, "disk_gbytes");
+    if (device && disk > 0) printf(" and of a disk that reads %.1f GB/s", disk);
     printf(": about ");
 }
 

@@ -218,3 +218,79 @@ void zoe_reader_begin(zoe_reader *reader, zoe_read *read) {
     else if (reader->ring < 0 || reader->ckpt->files[read->entry->file].in_memory || !ask(reader, read))
         read_now(reader, read);
 }
+
+/* ---- how fast a disk is ---- */
+
+#define TRIAL       ((size_t)512 << 10) /* of each read */
+#define TRIAL_LEAST ((size_t)8 << 20)   /* of all of them: less tells nothing */
+#define TRIAL_MOST  ((size_t)256 << 20)
+
+static const double trial_seconds = 0.25;
+
+typedef struct trial {
+    zoe_reader reader;
+    zoe_read reads[ZOE_READS];
+    size_t entry; /* from which the next read is, and the bytes before it */
+    uint64_t at;
+    size_t read;
+    double end;
+    bool failed;
+} trial;
+
+/* Sets up the next read; false once there is nothing more, or time or bytes are used up. */
+static bool next_read(trial *t, zoe_read *read) {
+    const zoe_checkpoint *ckpt = t->reader.ckpt;
+    if (t->failed || t->read >= TRIAL_MOST || zoe_now() > t->end) return false;
+    while (t->entry < ckpt->count && ckpt->entries[t->entry].bytes - t->at < TRIAL) t->entry++, t->at = 0;
+    if (t->entry == ckpt->count) return false;
+    *read = (zoe_read){.entry = &ckpt->entries[t->entry], .at = t->at, .bytes = TRIAL, .to = read->to, .past_cache = true};
+    t->at += TRIAL;
+    return true;
+}
+
+/* Takes what has come and asks for more; false when nothing is left to wait for. */
+static bool go_on_trying(trial *t) {
+    bool waits = false;
+    for (int i = 0; i < ZOE_READS; i++) {
+        zoe_read *read = &t->reads[i];
+        bool asked = read->entry && !read->ended;
+        if (read->entry && read->ended) {
+            t->read += read->failed ? 0 : read->bytes;
+            t->failed = t->failed || read->failed;
+            read->entry = NULL;
+        }
+        if (!asked && next_read(t, read)) {
+            zoe_reader_begin(&t->reader, read);
+            asked = true;
+        }
+        waits = waits || asked;
+    }
+    return waits;
+}
+
+/* Whether all files are in memory, or all can be read past the page cache. */
+static bool files_are(const zoe_checkpoint *ckpt, bool in_memory) {
+    for (int i = 0; i < ckpt->file_count; i++)
+        if (in_memory ? !ckpt->files[i].in_memory : ckpt->files[i].past_cache < 0) return false;
+    return true;
+}
+
+int zoe_files_rate(const zoe_checkpoint *ckpt, double *rate) {
+    size_t room = ZOE_READ_ROOM(TRIAL);
+    trial t = {.end = zoe_now() + trial_seconds};
+    *rate = 0;
+    if (files_are(ckpt, true)) return ZOE_OK;
+    if (!files_are(ckpt, false)) return ZOE_ERR_UNSUPPORTED;
+    char *memory = zoe_alloc(ckpt->ctx, ZOE_READS * room + ZOE_READ_UNIT);
+    if (!memory) return zoe_out_of_memory(ckpt->ctx, ZOE_READS * room, "trying a disk");
+    for (int i = 0; i < ZOE_READS; i++) t.reads[i].to = zoe_read_start(memory) + (size_t)i * room;
+    zoe_reader_open(&t.reader, ckpt);
+    double start = zoe_now();
+    while (go_on_trying(&t)) zoe_reader_collect(&t.reader, true);
+    double seconds = zoe_now() - start;
+    zoe_reader_close(&t.reader);
+    zoe_free(ckpt->ctx, memory);
+    if (t.failed || t.read < TRIAL_LEAST) return ZOE_ERR_UNSUPPORTED;
+    *rate = (double)t.read / seconds;
+    return ZOE_OK;
+}

@@ -20,6 +20,11 @@
 #define ZOE_READ_UNIT        ((size_t)4096)
 #define ZOE_READ_ROOM(bytes) (((bytes) / ZOE_READ_UNIT + 2) * ZOE_READ_UNIT)
 
+/* The first unit's start in memory that is one unit larger than its room. */
+static inline char *zoe_read_start(char *memory) {
+    return memory + (ZOE_READ_UNIT - (uintptr_t)memory % ZOE_READ_UNIT) % ZOE_READ_UNIT;
+}
+
 /* One read. It stays where it is, and its memory is left alone, until it has ended. */
 typedef struct zoe_read {
     const zoe_entry *entry;
@@ -62,5 +67,12 @@ void zoe_reader_begin(zoe_reader *reader, zoe_read *read);
 
 /* Marks the reads that have ended; `wait`: comes back with at least one, if any was under way. */
 void zoe_reader_collect(zoe_reader *reader, bool wait);
+
+/*
+ * Bytes a second that the disk under a checkpoint's files gives, tried for a quarter of a second and at most 256 MiB, past
+ * the page cache. 0: they lie in memory. ZOE_ERR_UNSUPPORTED, without a text, where that cannot be told: by a file system
+ * that has no such reads, a disk that fails, or tensors that are small.
+ */
+int zoe_files_rate(const zoe_checkpoint *ckpt, double *rate);
 
 #endif

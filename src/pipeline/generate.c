@@ -87,6 +87,7 @@ static void end_phase(generation *g) {
     use->weights = now.weights;
     use->weights.loaded -= g->before.weights.loaded;
     use->weights.read -= g->before.weights.read;
+    use->weights.from_disk -= g->before.weights.from_disk;
     use->weights.read_seconds -= g->before.weights.read_seconds;
     use->weights.stalled -= g->before.weights.stalled;
     g->result.loaded_bytes += use->weights.loaded;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/device.h"
+#include "formats/reader.h"
 #include "media/media.h"
 #include "pipeline/rates.h"
 #include "pipeline/report.h"
@@ -13,9 +14,6 @@
 
 /* Code and tables that a process touches only as it computes. */
 #define HOST_LATE ((int64_t)2 << 20)
-
-/* Bytes a second of a fast disk. */
-#define DISK_READ 3e9
 
 int64_t zoe_plan_base(const zoe_backend *be) {
     int64_t now = zoe_resident_bytes();
@@ -270,7 +268,7 @@ zoe_plan_time zoe_plan_time_of(const zoe_plan *plan, zoe_phase phase) {
     const zoe_phase_use *use = &plan->phases[phase];
     zoe_plan_time time = {.compute = use->work.seconds};
     if (plan->device && plan->rates.copy > 0) time.copy = (double)use->weights.loaded / plan->rates.copy;
-    if (plan->device) time.disk = (double)use->weights.read / DISK_READ;
+    if (plan->device && plan->rates.disk > 0) time.disk = (double)use->weights.from_disk / plan->rates.disk;
     return time;
 }
 
@@ -339,7 +337,6 @@ static int report_plan(zoe_model *model, const zoe_plan *plan, json_t *report) {
     ZOE_TRY(zoe_report_set(ctx, report, "rates", rates));
     ZOE_TRY(zoe_report_set(ctx, rates, "from", json_string(plan->rates_from)));
     ZOE_TRY(zoe_rates_report(ctx, &plan->rates, rates));
-    if (plan->device) ZOE_TRY(zoe_report_set(ctx, rates, "disk_gbytes", json_real(1e-9 * DISK_READ)));
     return zoe_report_set(ctx, report, "seconds", json_real(seconds));
 }
 
@@ -355,8 +352,20 @@ static int measure_device(zoe_model *model, zoe_rates *out) {
     return status == ZOE_ERR_CANCELLED ? status : ZOE_OK;
 }
 
+/* Of the disk that has most of the model's weights; where that cannot be told, that of rates which are built in. */
+static int measure_disk(zoe_model *model, double *rate) {
+    const zoe_checkpoint *largest = NULL;
+    zoe_weights *weights;
+    int64_t most = 0;
+    for (int i = 0; (weights = model->family->weights(model->impl, i)); i++)
+        if (zoe_weights_bytes(weights) > most) most = zoe_weights_bytes(weights), largest = zoe_weights_checkpoint(weights);
+    int status = largest ? zoe_files_rate(largest, rate) : ZOE_ERR_UNSUPPORTED;
+    if (status == ZOE_ERR_UNSUPPORTED) *rate = zoe_rates_of_h100.disk;
+    return status == ZOE_ERR_UNSUPPORTED ? ZOE_OK : status;
+}
+
 /* From the settings' file, else of what is here, else those of an H100. */
-static int choose_rates(zoe_model *model, zoe_plan *plan) {
+static int choose_device_rates(zoe_model *model, zoe_plan *plan) {
     char device[32];
     const char *name;
     if (model->settings.rates) {
@@ -372,6 +381,12 @@ static int choose_rates(zoe_model *model, zoe_plan *plan) {
     plan->rates = zoe_rates_of_h100;
     plan->rates_from = "built in";
     return ZOE_OK;
+}
+
+static int choose_rates(zoe_model *model, zoe_plan *plan) {
+    ZOE_TRY(choose_device_rates(model, plan));
+    if (model->be->ops->host_memory || plan->rates.disk > 0) return ZOE_OK;
+    return measure_disk(model, &plan->rates.disk);
 }
 
 /* Under the model's limits, if there are any. What is refused is refused before rates are measured. */

@@ -239,6 +239,7 @@ const zoe_rates zoe_rates_of_h100 = {.product = 789e12,
                                      .conv = 776e12,
                                      .bytes = 2.92e12,
                                      .copy = 55e9,
+                                     .disk = 3e9,
                                      .least = 4e-6,
                                      .steady = 0.91};
 
@@ -261,6 +262,7 @@ static const struct {
               FIELD("conv_gflops", conv, 1e-9),
               FIELD("memory_gbytes", bytes, 1e-9),
               FIELD("host_copy_gbytes", copy, 1e-9),
+              FIELD("disk_gbytes", disk, 1e-9),
               FIELD("operation_microseconds", least, 1e6),
               FIELD("steady_share", steady, 1)};
 

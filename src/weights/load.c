@@ -282,7 +282,7 @@ int zoe_loader_create(const zoe_weights *weights, zoe_loader **out) {
         zoe_free(ctx, loader);
         return zoe_out_of_memory(ctx, bytes, "reading weights");
     }
-    loader->scratch = loader->memory + (ZOE_READ_UNIT - (uintptr_t)loader->memory % ZOE_READ_UNIT) % ZOE_READ_UNIT;
+    loader->scratch = zoe_read_start(loader->memory);
     pthread_mutex_init(&loader->lock, NULL);
     pthread_cond_init(&loader->work, NULL);
     pthread_cond_init(&loader->done, NULL);

@@ -38,6 +38,7 @@ typedef struct zoe_unit {
     zoe_tier tier;
     void *memory; /* of the backend, while the blob is there */
     bool loaded;  /* its tensors are valid */
+    bool met;     /* in a plan: read before, so that the page cache may have it */
     void *host;   /* ZOE_TIER_HOST on a device: its slab */
     bool filled;  /* the slab */
     int job;      /* of the loader that fills the slab or a stage with it; -1: none */

@@ -63,6 +63,14 @@ static bool to_be_read(const zoe_unit *u) {
     return u->tier == ZOE_TIER_RESIDENT ? !u->memory : u->tier == ZOE_TIER_HOST ? !u->filled : u->place < 0;
 }
 
+/* What reading a unit moves, by a plan. */
+static void count_reading(zoe_weights *weights, zoe_unit *u) {
+    zoe_weight_use *use = &weights->be->weights;
+    use->read += u->in_file;
+    if (!u->met || weights->past_cache) use->from_disk += u->in_file;
+    u->met = true;
+}
+
 /* Begins to read a unit; *begun false where no stage is free. */
 static int begin_reading(zoe_weights *weights, int index, bool wait, bool *begun) {
     zoe_unit *u = &weights->units[index];
@@ -81,7 +89,7 @@ static int begin_reading(zoe_weights *weights, int index, bool wait, bool *begun
     }
     int job = computes ? zoe_loader_begin(weights->loader, u, to) : -1;
     if (computes && job < 0) return job;
-    if (!computes) weights->be->weights.read += u->in_file;
+    if (!computes) count_reading(weights, u);
     u->job = job;
     u->stage = stage;
     u->filled = !computes;
@@ -327,7 +335,7 @@ void zoe_store_unload(zoe_weights *weights) {
         host_free(weights, &u->host, u->blob);
         make_invalid(weights, u);
         u->memory = NULL;
-        u->filled = false;
+        u->filled = u->met = false;
         u->job = u->stage = u->place = -1;
     }
 }

@@ -65,6 +65,18 @@ quick=$seconds
 rates 1
 awk -v a="$quick" -v b="$seconds" 'BEGIN { exit !(a > 0 && b > 1.99 * a && b < 2.01 * a) }' ||
     fail "half the rates: $quick and $seconds seconds"
+# A disk of half the rate takes twice the time for what is read.
+disk() {
+    sed "s/\"memory_gbytes\"/\"disk_gbytes\": $1, &/" rates.json >disk.json
+    run plan "${small[@]}" --device cuda --vram 2G --rates disk.json --json
+    [ "$status" = 0 ] || fail "plan by the rate of a disk: $(cat err)"
+    total=$(sed -n 's/.*"disk_seconds": \([0-9.e-]*\).*/\1/p' out | awk '{ sum += $1 } END { print sum }')
+}
+disk 2
+quick=$total
+disk 1
+awk "BEGIN { exit !($total > 1.99 * $quick && $total < 2.01 * $quick && $quick > 0) }" ||
+    fail "half the rate of a disk: $quick and $total seconds"
 expect 1 'rates.json: cpu was not measured' plan "${small[@]}" --device cpu --rates rates.json
 expect 1 'rates.json: has nothing about cuda:1, only about cpu, cuda:0' \
     plan "${small[@]}" --device cuda:1 --vram 2G --rates rates.json
