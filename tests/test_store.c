@@ -306,10 +306,7 @@ static void expect_disk(fixture *f, const zoe_phase_budget *budgets) {
     golden_check(&f->g, zoe_generate_counted(planned, &f->request, budgets, NULL, use));
     assert_true(w->read > once);
     assert_int_equal(w->from_disk, once);
-    for (int i = 0; i < 2; i++) {
-        zoe_checkpoint *ckpt = ((wan_model *)planned->impl)->denoiser_ckpts[i];
-        if (ckpt) ckpt->cacheless = true;
-    }
+    ((wan_model *)planned->impl)->denoiser_ckpts[0]->cacheless = true;
     golden_check(&f->g, zoe_generate_counted(planned, &f->request, budgets, NULL, use));
     assert_true(w->read > once);
     assert_int_equal(w->from_disk, w->read);
@@ -330,7 +327,7 @@ static void plan_is_what_the_device_takes(void **state) {
         compare_plan(&f, budgets);
         spread(budgets, 1, 1);
         compare_plan(&f, budgets);
-        expect_disk(&f, budgets);
+        if (i == 0) expect_disk(&f, budgets); /* many steps */
         budgets[ZOE_PHASE_DENOISE].together = true;
         compare_plan(&f, budgets);
         budgets[ZOE_PHASE_DENOISE].host = 0;
