@@ -94,7 +94,7 @@ static void open_model(golden *g, const char *folder, const char *offload, zoe_r
     golden_check(g, zoe_model_open(g->ctx, folder, &settings, &g->model));
     zoe_request_init(g->model, request);
     request->prompt = "A red ball rolls.";
-    request->width = 32, request->height = 32, request->frames = 5, request->steps = 3, request->guidance = 4;
+    request->width = 32, request->height = 32, request->frames = 1, request->steps = 3, request->guidance = 4;
     request->dump = g->dump;
 }
 

@@ -51,7 +51,7 @@ static void streaming_changes_no_bit(void **state) {
     golden g;
     zoe_request request;
     zoe_phase_use resident[ZOE_PHASE_COUNT], streamed[ZOE_PHASE_COUNT];
-    zoe_phase_budget budgets[ZOE_PHASE_COUNT];
+    zoe_phase_budget budgets[ZOE_PHASE_COUNT] = {0};
     int64_t count, found_count;
     make_request(&g, &request);
     golden_check(&g, zoe_generate_counted(g.model, &request, NULL, NULL, resident));
