@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "backend/backend.h"
+#include "pipeline/plan.h"
 #include "pipeline/rates.h"
 
 typedef struct fixture {
@@ -251,9 +252,27 @@ static void damaged_files_are_refused(void **state) {
         "product_gflops");
 }
 
+/* What a first step brings cannot hide behind the operations of those after it. */
+static void steps_after_the_first(void **state) {
+    (void)state;
+    zoe_plan plan = {.device = true, .rates = {.copy = 10, .disk = 1}};
+    plan.phases[ZOE_PHASE_DENOISE] = (zoe_phase_use){.work = {.seconds = 10},
+                                                     .weights = {.loaded = 40, .from_disk = 14},
+                                                     .first = {.seconds = 2, .loaded = 20, .from_disk = 12}};
+    zoe_plan_time t = zoe_plan_time_of(&plan, ZOE_PHASE_DENOISE);
+    assert_true(close_to(t.compute, 10) && close_to(t.copy, 4) && close_to(t.disk, 14));
+    assert_true(close_to(t.all, 12 + 8));
+    assert_string_equal(t.bound, "disk");
+    plan.device = false; /* there, copies and files are not told apart from operations */
+    t = zoe_plan_time_of(&plan, ZOE_PHASE_DENOISE);
+    assert_true(close_to(t.all, 10) && t.copy == 0 && t.disk == 0);
+    assert_string_equal(t.bound, "compute");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_operation_takes_its_products_and_its_bytes, setup, teardown),
+        cmocka_unit_test(steps_after_the_first),
         cmocka_unit_test_setup_teardown(passes_of_quantised_products_take_time, setup, teardown),
         cmocka_unit_test_setup_teardown(what_a_device_lacks_is_left_out, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_or_lost_device_is_an_error, setup, teardown),

@@ -67,8 +67,16 @@ static void begin_phase(generation *g, zoe_phase phase, int steps) {
     report(g);
 }
 
+static zoe_moves moves_since(const zoe_phase_use *now, const zoe_phase_use *before) {
+    return (zoe_moves){.seconds = now->work.seconds - before->work.seconds,
+                       .loaded = now->weights.loaded - before->weights.loaded,
+                       .from_disk = now->weights.from_disk - before->weights.from_disk};
+}
+
 static void end_step(generation *g) {
     zoe_progress *p = &g->progress;
+    zoe_phase_use now = counters(g->run.be);
+    if (p->step == 0) g->use[p->phase].first = moves_since(&now, &g->before);
     p->step++;
     p->seconds_per_step = (zoe_now() - g->phase_start) / p->step;
     p->seconds_left = p->seconds_per_step * (p->steps - p->step);
@@ -94,6 +102,7 @@ static void end_phase(generation *g) {
     g->result.read_bytes += use->weights.read;
     g->result.read_seconds += use->weights.read_seconds;
     g->result.stalled_seconds += use->weights.stalled;
+    if (g->progress.step == 0) use->first = moves_since(&now, &g->before);
     use->steps = g->progress.steps;
     use->work = zoe_work_since(&now.work, &g->before.work);
     zoe_arena_trim(be);

@@ -264,33 +264,37 @@ static double flops(const zoe_work *work) {
     return work->linear_flops + work->attention_flops + work->conv_flops;
 }
 
-zoe_plan_time zoe_plan_time_of(const zoe_plan *plan, zoe_phase phase) {
-    const zoe_phase_use *use = &plan->phases[phase];
-    zoe_plan_time time = {.compute = use->work.seconds};
-    if (plan->device && plan->rates.copy > 0) time.copy = (double)use->weights.loaded / plan->rates.copy;
-    if (plan->device && plan->rates.disk > 0) time.disk = (double)use->weights.from_disk / plan->rates.disk;
-    return time;
+static zoe_plan_time time_of(const zoe_plan *plan, const zoe_moves *moves) {
+    zoe_plan_time t = {.compute = moves->seconds, .all = moves->seconds, .bound = "compute"};
+    if (plan->device && plan->rates.copy > 0) t.copy = (double)moves->loaded / plan->rates.copy;
+    if (plan->device && plan->rates.disk > 0) t.disk = (double)moves->from_disk / plan->rates.disk;
+    if (t.copy > t.all) t.all = t.copy, t.bound = "copy";
+    if (t.disk > t.all) t.all = t.disk, t.bound = "disk";
+    return t;
 }
 
-static double longest(const zoe_plan_time *t, const char **bound) {
-    double seconds = t->compute;
-    *bound = "compute";
-    if (t->copy > seconds) seconds = t->copy, *bound = "copy";
-    if (t->disk > seconds) seconds = t->disk, *bound = "disk";
-    return seconds;
+zoe_plan_time zoe_plan_time_of(const zoe_plan *plan, zoe_phase phase) {
+    const zoe_phase_use *use = &plan->phases[phase];
+    zoe_moves later = {.seconds = use->work.seconds - use->first.seconds,
+                       .loaded = use->weights.loaded - use->first.loaded,
+                       .from_disk = use->weights.from_disk - use->first.from_disk};
+    zoe_plan_time first = time_of(plan, &use->first), rest = time_of(plan, &later);
+    return (zoe_plan_time){.compute = first.compute + rest.compute,
+                           .copy = first.copy + rest.copy,
+                           .disk = first.disk + rest.disk,
+                           .all = first.all + rest.all,
+                           .bound = first.all > rest.all ? first.bound : rest.bound};
 }
 
 static int report_time(zoe_context *ctx, const zoe_plan *plan, zoe_phase phase, json_t *row, double *total) {
     zoe_plan_time time = zoe_plan_time_of(plan, phase);
-    const char *bound;
-    double seconds = longest(&time, &bound);
-    *total += seconds;
+    *total += time.all;
     ZOE_TRY(zoe_report_set(ctx, row, "flops", json_real(flops(&plan->phases[phase].work))));
     ZOE_TRY(zoe_report_set(ctx, row, "compute_seconds", json_real(time.compute)));
     ZOE_TRY(zoe_report_set(ctx, row, "copy_seconds", json_real(time.copy)));
     ZOE_TRY(zoe_report_set(ctx, row, "disk_seconds", json_real(time.disk)));
-    ZOE_TRY(zoe_report_set(ctx, row, "bound", json_string(bound)));
-    return zoe_report_set(ctx, row, "seconds", json_real(seconds));
+    ZOE_TRY(zoe_report_set(ctx, row, "bound", json_string(time.bound)));
+    return zoe_report_set(ctx, row, "seconds", json_real(time.all));
 }
 
 static int report_phase(zoe_context *ctx, const zoe_plan *plan, zoe_phase phase, json_t *phases, double *seconds) {

@@ -6,6 +6,12 @@
 
 #include "pipeline/model.h"
 
+/* What moves and is computed meanwhile: what of it takes longest is the time that it takes. */
+typedef struct zoe_moves {
+    double seconds;            /* of operations, by the rates of a plan */
+    int64_t loaded, from_disk; /* bytes */
+} zoe_moves;
+
 /* Counted in one phase; all bytes. */
 typedef struct zoe_phase_use {
     int steps;
@@ -15,6 +21,7 @@ typedef struct zoe_phase_use {
     int64_t host;           /* most that waited on the host to be used again */
     zoe_weight_use weights; /* peaks, least budgets, and what moved in this phase */
     zoe_work work;
+    zoe_moves first; /* of the phase's first step, in which what stays is loaded */
 } zoe_phase_use;
 
 /* Bytes of weights that may be held in a phase: in the backend's memory, and in host memory beside a device; 0: any. */
@@ -72,9 +79,13 @@ int64_t zoe_plan_base(const zoe_backend *be);
  */
 int zoe_plan_fit(zoe_model *model, const zoe_request *request, zoe_plan *plan, zoe_phase_budget budgets[ZOE_PHASE_COUNT]);
 
-/* Seconds that a phase takes by its operations, by copies to the device and by reading files: the longest is its time. */
+/*
+ * Seconds that a phase takes by its operations, by copies to the device and by reading files; and all of them beside each
+ * other, as far as they are: in the first step, and in those after it.
+ */
 typedef struct zoe_plan_time {
-    double compute, copy, disk;
+    double compute, copy, disk, all;
+    const char *bound; /* "compute", "copy" or "disk": what most of that is spent on */
 } zoe_plan_time;
 
 zoe_plan_time zoe_plan_time_of(const zoe_plan *plan, zoe_phase phase);
