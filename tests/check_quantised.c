@@ -216,14 +216,16 @@ static void check_mantissas(checker *c, const form *f, int top) {
 }
 
 void check_quantised_matrices(checker *c) {
-    static const int64_t widths[] = {128, 256, 1536, 5120, 13824, 16384};
+    static const int64_t widths[] = {128, 256, 1200, 1536, 2144, 5120, 13824, 16384};
     static const zoe_dtype types[] = {ZOE_F32, ZOE_BF16, ZOE_F16};
     if (!c->be->ops->quantise) return;
     for (int f = 0; f < FORMS; f++)
-        for (int top = 118; top <= 136; top += 9) check_mantissas(c, &forms[f], top);
+        for (int top = 118; top <= 136; top += 9)
+            if (top == 127 || forms[f].dtype == ZOE_F4_E2M1) check_mantissas(c, &forms[f], top);
     for (int f = 0; f < FORMS; f++)
-        for (int w = 0; w < 6; w++)
+        for (int w = 0; w < 8; w++)
             for (int t = 0; t < 3; t++) {
+                if (forms[f].group && widths[w] % forms[f].group) continue;
                 check_quantise(c, &forms[f], types[t], FILL_SMALL, w < 2 ? 37 : 5, widths[w]);
                 if (types[t] != ZOE_F16 && w == 1) check_quantise(c, &forms[f], types[t], FILL_WIDE, 16, widths[w]);
             }

@@ -108,6 +108,9 @@ typedef struct zoe_cpu_kernels {
      */
     void (*to_i4)(uint8_t *y, uint16_t *scales, const float *x, int64_t n, int64_t group); /* -7 .. 7 */
     float (*to_f4)(uint8_t *y, uint8_t *scales, const float *x, int64_t n, float global);  /* e2m1 */
+    /* The same of whole rows of bf16; NULL: not at this level. */
+    void (*to_i4_bf16)(uint8_t *y, uint16_t *scales, const uint16_t *x, int64_t n, int64_t group);
+    float (*to_f4_bf16)(uint8_t *y, uint8_t *scales, const uint16_t *x, int64_t n, float global);
 
     /* Eight bits as above, codes as floats: what they stand for. */
     void (*round_i8)(float *y, const float *x, int64_t n, float scale);

@@ -10,6 +10,8 @@
 
 #include "backend/cpu/kernels_quantised.h"
 
+#include "backend/cpu/kernels_four_bits.h"
+
 /* ---- products of integers, two elements of 16 bits to a word ---- */
 
 #define INTEGER_ROWS 6
@@ -33,6 +35,7 @@ void zoe_cpu_widen_i8(int32_t *to, const int8_t *from, int64_t n) {
 void zoe_cpu_kernels_init_avx2(zoe_cpu_kernels *k) {
     fill_table(k);
     fill_quantised(k);
+    fill_four_bits(k);
     k->integer = (zoe_cpu_integer_tile){INTEGER_ROWS, INTEGER_COLS, 2, 0, zoe_cpu_widen_i8, zoe_cpu_widen_i8, integer_tile};
     k->level = "avx2";
 }

@@ -10,6 +10,8 @@
 
 #include "backend/cpu/kernels_quantised.h"
 
+#include "backend/cpu/kernels_four_bits.h"
+
 /* ---- e4m3 of bf16, by a table ---- */
 
 /*
@@ -76,6 +78,7 @@ static inline vi vi_products(vi sum, vi a, vi b) {
 void zoe_cpu_kernels_init_avx512(zoe_cpu_kernels *k) {
     fill_table(k);
     fill_quantised(k);
+    fill_four_bits(k);
     k->to_f8_bf16 = to_f8_bf16_row;
     k->integer = (zoe_cpu_integer_tile){INTEGER_ROWS, INTEGER_COLS, 2, 0, zoe_cpu_widen_i8, zoe_cpu_widen_i8, integer_tile};
     k->level = "avx512";

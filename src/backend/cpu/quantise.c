@@ -61,28 +61,41 @@ static uint32_t bits_of(float x) {
     return bits;
 }
 
+/* A row of bf16 at once where this level can; else false. */
+static bool quantise_bf16(const quantiser *q, uint8_t *to, int64_t group, const uint16_t *from, float scale, float *most) {
+    const zoe_cpu_kernels *k = q->kernels;
+    const zoe_tensor *y = q->y;
+    int64_t width = y->shape[1];
+    if ((uintptr_t)from % sizeof *from) return false;
+    if (y->dtype == ZOE_F8_E4M3 && k->to_f8_bf16)
+        k->to_f8_bf16(to, from, width, scale);
+    else if (y->dtype == ZOE_I4 && k->to_i4_bf16)
+        k->to_i4_bf16(to, (uint16_t *)y->scales + group, from, width, y->group);
+    else if (y->dtype == ZOE_F4_E2M1 && k->to_f4_bf16)
+        *most = k->to_f4_bf16(to, (uint8_t *)y->scales + group, from, width, scale);
+    else
+        return false;
+    return true;
+}
+
 /* Returns, for nvfp4, the bits of the largest magnitude. */
 static uint32_t quantise_row(const quantiser *q, int64_t row) {
     const zoe_cpu_kernels *k = q->kernels;
     zoe_tensor *y = q->y;
-    int64_t width = y->shape[1], groups = y->group ? width / y->group : 1;
+    int64_t width = y->shape[1], first = y->group ? row * (width / y->group) : 0;
     size_t size = zoe_dtype_size(q->dtype);
-    float global = y->dtype == ZOE_F4_E2M1 ? *zoe_quantised_global(y) : 0;
     const char *from = q->floats + (size_t)((row - q->first) * width) * size;
     uint8_t *to = (uint8_t *)y->data + row * width * zoe_dtype_bits(y->dtype) / 8;
-    float piece[PIECE], scale = 0;
+    float piece[PIECE], scale = y->dtype == ZOE_F4_E2M1 ? *zoe_quantised_global(y) : 0, most = 0;
     double copy[PIECE];
-    uint32_t most = 0;
     if (!y->group) {
         scale = largest(k, from, q->dtype, width) / (y->dtype == ZOE_I8 ? 127 : LARGEST_E4M3);
         ((float *)y->scales)[row] = scale;
     }
-    if (y->dtype == ZOE_F8_E4M3 && q->dtype == ZOE_BF16 && k->to_f8_bf16 && (uintptr_t)from % size == 0) {
-        k->to_f8_bf16(to, (const void *)from, width, scale);
-        return 0;
-    }
+    if (q->dtype == ZOE_BF16 && quantise_bf16(q, to, first, (const void *)from, scale, &most)) return bits_of(most);
+    uint32_t bits = 0;
     for (int64_t i = 0; i < width; i += PIECE) {
-        int64_t n = zoe_min(PIECE, width - i), group = y->group ? row * groups + i / y->group : 0;
+        int64_t n = zoe_min(PIECE, width - i), group = y->group ? first + i / y->group : 0;
         k->load[q->dtype](piece, aligned(from + (size_t)i * size, q->dtype, n, copy), n);
         if (y->dtype == ZOE_I8)
             k->to_i8((int8_t *)to + i, piece, n, scale);
@@ -91,9 +104,9 @@ static uint32_t quantise_row(const quantiser *q, int64_t row) {
         else if (y->dtype == ZOE_I4)
             k->to_i4(to + i / 2, (uint16_t *)y->scales + group, piece, n, y->group);
         else
-            most = larger(most, bits_of(k->to_f4(to + i / 2, (uint8_t *)y->scales + group, piece, n, global)));
+            bits = larger(bits, bits_of(k->to_f4(to + i / 2, (uint8_t *)y->scales + group, piece, n, scale)));
     }
-    return most;
+    return bits;
 }
 
 bool zoe_load_finite(float *to, const void *floats, zoe_dtype dtype, int64_t count) {
