@@ -190,6 +190,24 @@ static uint8_t *load_matrix(zoe_backend *be, const zoe_checkpoint *ckpt, zoe_dty
     return bytes;
 }
 
+/* Moves a file's tensors by one byte, so that they are aligned to nothing. */
+static void misalign(const char *path) {
+    uint64_t header;
+    FILE *file = fopen(path, "rb+");
+    size_t size = 8 + (size_t)SIZE * 2 + 4096;
+    char *all = malloc(size);
+    size = fread(all, 1, size, file);
+    memcpy(&header, all, sizeof header);
+    header++;
+    rewind(file);
+    fwrite(&header, sizeof header, 1, file);
+    fwrite(all + 8, 1, (size_t)header - 1, file);
+    fputc(' ', file);
+    fwrite(all + 7 + header, 1, size - 7 - (size_t)header, file);
+    assert_int_equal(fclose(file), 0);
+    free(all);
+}
+
 /* In each form, by threads, through rings and past the page cache; nvfp4 with this scale for all of it. */
 static void take_forms(zoe_context *ctx, const char *folder, const uint16_t *values, float global) {
     static const zoe_dtype forms[] = {ZOE_I8, ZOE_F8_E4M3, ZOE_I4, ZOE_F4_E2M1};
@@ -201,7 +219,9 @@ static void take_forms(zoe_context *ctx, const char *folder, const uint16_t *val
     assert_int_equal(zoe_safetensors_create(ctx, path, &writer), ZOE_OK);
     assert_int_equal(zoe_safetensors_add(writer, "w", ZOE_BF16, 2, (const int64_t[]){ROWS, WIDTH}, values), ZOE_OK);
     assert_int_equal(zoe_safetensors_finish(writer), ZOE_OK);
+    misalign(path);
     assert_int_equal(zoe_checkpoint_open(ctx, path, &ckpt), ZOE_OK);
+    assert_int_equal(zoe_checkpoint_at(ckpt, 0)->offset % 2, 1);
     assert_int_equal(zoe_cpu_backend_create(ctx, 0, &cpu), ZOE_OK);
     assert_int_equal(fake_device_create(ctx, &device), ZOE_OK);
     device->weights.budget = device->weights.host_budget = 1;
