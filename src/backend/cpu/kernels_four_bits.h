@@ -1,89 +1,18 @@
 /*
- * Codes of four bits straight from bf16; after kernels_quantised.h in the files of the processor levels, with vectors of
- * sixteen words at all of them.
- *
- * The magnitude of a code is the number of middles between neighbouring codes that a number lies beyond. The middles times
- * a scale of few bits are exact as floats, and bf16 is in the order of its bits: words are compared, and nothing is divided
- * or rounded. Exactly in the middle the even code is next, so that odd middles have been passed there.
+ * Codes of four bits straight from bf16; after kernels_quantised.h in the files of the processor levels. Sixteen words of
+ * bf16 are a vector here at all of them.
  */
-#define MIDDLES 7
-#define LENGTH  (2 * ZOE_CPU_PIECE) /* at a time: some of it passes before the first codes of a piece come */
-#define GROUPS  (LENGTH / 16)
-#define STRIP   64 /* numbers whose codes fill a vector */
-
-/* For each group of a piece the last words before a middle is passed, twice in 32 bits to be given to all lanes. */
-typedef struct group_words {
-    uint32_t last[MIDDLES][GROUPS];
-} group_words;
-
-/* Of a multiple of eight groups; false unless all scales are numbers above zero. */
-INLINE bool words_of_groups(group_words *w, const float *scales, int64_t count, const float middles[MIDDLES]) {
-    __m256 numbers = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
-    for (int64_t g = 0; g < count; g += 8) {
-        __m256 scale = _mm256_loadu_ps(scales + g);
-        numbers = _mm256_and_ps(numbers, _mm256_cmp_ps(scale, _mm256_setzero_ps(), _CMP_GT_OQ));
-        numbers = _mm256_and_ps(numbers, _mm256_cmp_ps(scale, _mm256_set1_ps(INFINITY), _CMP_LT_OQ));
-        for (int j = 0; j < MIDDLES; j++) {
-            __m256i bits = _mm256_castps_si256(scale * _mm256_set1_ps(middles[j]));
-            if (j % 2) bits = _mm256_sub_epi32(bits, _mm256_set1_epi32(1));
-            bits = _mm256_blend_epi16(bits, _mm256_srli_epi32(bits, 16), 0x55);
-            _mm256_storeu_si256((__m256i *)(void *)&w->last[j][g], bits);
-        }
-    }
-    return _mm256_movemask_ps(numbers) == 255;
-}
+#define LENGTH (2 * ZOE_CPU_PIECE) /* at a time: some of it passes before the first codes of a piece come */
+#define GROUPS (LENGTH / 16)
+#define STRIP  64 /* numbers whose codes fill a vector */
 
 INLINE __m256i words_at(const uint16_t *x) {
     return _mm256_loadu_si256((const __m256i *)(const void *)x);
 }
 
+/* Magnitudes of bf16 are in the order of their bits. */
 INLINE __m256i magnitudes(__m256i words) {
     return _mm256_and_si256(words, _mm256_set1_epi16(0x7fff));
-}
-
-INLINE __m256i words_for(const uint32_t *both) {
-    return _mm256_set1_epi32((int)*both);
-}
-
-/* Minus the number of middles that sixteen magnitudes of a group have passed. */
-INLINE __m256i passed(__m256i x, const group_words *w, int64_t g) {
-    __m256i sum = _mm256_setzero_si256(), size = magnitudes(x);
-    for (int j = 0; j < MIDDLES; j++) sum = _mm256_add_epi16(sum, _mm256_cmpgt_epi16(size, words_for(&w->last[j][g])));
-    return sum;
-}
-
-/* The signs of 32 numbers in bytes, and minus the magnitudes of their codes. */
-typedef struct two_vectors {
-    __m256i signs, less;
-} two_vectors;
-
-INLINE two_vectors two_at(const uint16_t *x, int size, int64_t i, const group_words *w) {
-    __m256i a = words_at(x + i), b = words_at(x + i + 16);
-    __m256i less = _mm256_packs_epi16(passed(a, w, i >> size), passed(b, w, (i + 16) >> size));
-    return (two_vectors){_mm256_packs_epi16(a, b), less};
-}
-
-/* Minus a code, and back: a byte of signs may be the least one, which has no opposite. */
-INLINE __m256i i4_codes(two_vectors of) {
-    __m256i less = _mm256_sign_epi8(of.less, of.signs);
-    return _mm256_and_si256(_mm256_sub_epi8(_mm256_setzero_si256(), less), _mm256_set1_epi8(15));
-}
-
-INLINE __m256i e2m1_codes(two_vectors of) {
-    __m256i signs = _mm256_and_si256(_mm256_srli_epi16(of.signs, 4), _mm256_set1_epi8(8));
-    return _mm256_sub_epi8(signs, of.less);
-}
-
-/* The codes of whole strips in groups of 2^size numbers. Packing leaves them in fours out of order. */
-INLINE void code_strips(uint8_t *y, const uint16_t *x, int64_t n, int size, const group_words *w,
-                        __m256i (*codes)(two_vectors of)) {
-    __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7), places = _mm256_set1_epi16(0x1001);
-    for (int64_t i = 0; i < n; i += STRIP) {
-        __m256i first = _mm256_maddubs_epi16(codes(two_at(x, size, i, w)), places);
-        __m256i second = _mm256_maddubs_epi16(codes(two_at(x, size, i + 32, w)), places);
-        __m256i bytes = _mm256_packus_epi16(first, second);
-        _mm256_storeu_si256((__m256i *)(void *)(y + i / 2), _mm256_permutevar8x32_epi32(bytes, order));
-    }
 }
 
 /* ---- the largest of groups: eight groups at a time, until each has a lane ---- */
@@ -115,23 +44,30 @@ INLINE void largest_of_words(uint16_t *most, const uint16_t *x, int64_t group, i
     }
 }
 
-/* ---- rows: whole strips of pieces, and what these cannot do through floats ---- */
+/* ---- int4: quotients, the even and the odd numbers apart ---- */
 
-/* False if not all scales are numbers above zero. */
-UNWATCHED static bool to_i4_strips(uint8_t *y, uint16_t *scales, const uint16_t *x, int64_t n, int64_t group) {
-    static const float middles[MIDDLES] = {0.5f, 1.5f, 2.5f, 3.5f, 4.5f, 5.5f, 6.5f};
+/* A piece of a row; false, with nothing of use written, if a scale is no normal number: a quotient may be out of range. */
+UNWATCHED static bool to_i4_pieces(uint8_t *y, uint16_t *scales, const uint16_t *x, int64_t n, int64_t group) {
     uint16_t most[GROUPS] = {0}, halves[GROUPS];
-    float factors[GROUPS];
-    group_words words;
+    float factors[GROUPS], inverses[GROUPS];
     int64_t count = n / group;
+    bool normal = true;
     largest_of_words(most, x, group, count);
     for (int64_t i = 0; i < count; i += LANES) {
         vf_to_f16(halves + i, vf_from_bf16(most + i) / vf_set(7));
-        vf_put(factors + i, vf_from_f16(halves + i), LANES);
+        vf scale = vf_from_f16(halves + i);
+        vf_put(factors + i, scale, LANES);
+        vf_put(inverses + i, vf_set(1) / scale, LANES);
     }
+    for (int64_t g = 0; g < count; g++) normal &= halves[g] >= 0x0400 && halves[g] < 0x7c00;
+    if (!normal) return false;
     memcpy(scales, halves, (size_t)count * sizeof *scales);
-    if (!words_of_groups(&words, factors, count, middles)) return false;
-    code_strips(y, x, n, __builtin_ctzll((unsigned long long)group), &words, i4_codes);
+    for (int64_t g = 0; g < count; g++, x += group, y += group / 2) {
+        divisor d = {factors[g], inverses[g], true};
+        for (int64_t i = 0; i < group; i += 2 * LANES)
+            vf_put_pairs(y + i / 2, vf_integers(quotient_v(vf_even_bf16(x + i), d)),
+                         vf_integers(quotient_v(vf_odd_bf16(x + i), d)));
+    }
     return true;
 }
 
@@ -144,31 +80,97 @@ static void to_i4_by_floats(uint8_t *y, uint16_t *scales, const uint16_t *x, int
 static void to_i4_bf16_row(uint8_t *y, uint16_t *scales, const uint16_t *x, int64_t n, int64_t group) {
     for (int64_t some; n > 0; x += some, y += some / 2, scales += some / group, n -= some) {
         some = n < LENGTH ? n : LENGTH;
-        if (some > STRIP) some -= some % STRIP;
-        if (some >= STRIP && to_i4_strips(y, scales, x, some, group)) continue;
+        if (to_i4_pieces(y, scales, x, some, group)) continue;
         some = some < ZOE_CPU_PIECE ? some : ZOE_CPU_PIECE;
         to_i4_by_floats(y, scales, x, some, group);
     }
 }
 
-/* The same where `global` is a power of two. */
+/* ---- nvfp4: what lies between numbers is told by their bits ---- */
+
+/*
+ * Codes 0 to 7 stand for 0, 0.5, 1, 1.5, 2, 3, 4, 6. A number has the code of how many middles between them it has passed:
+ * 0.25, 0.75, then twice two to an octave, 1.25, 1.75, 2.5, 3.5 and 5; in the middle itself the even code is next. Times a
+ * scale of four bits these are numbers of bf16, and an octave there is 128 whatever it begins with. So of what is past the
+ * first 1.25 it takes an addition and a shift each to count the octaves begun, and their second parts begun.
+ *
+ * For each group, twice in 32 bits to be given to all lanes: the last words before 0.25 and 0.75 are passed, plus
+ * one; 1.25; and what to add to what is past that so that a second part begins at a multiple of 128.
+ */
+typedef struct middles {
+    uint32_t low[2][GROUPS], octave[GROUPS], second[GROUPS];
+} middles;
+
+INLINE __m256i times_v(__m256 scale, float middle) {
+    return _mm256_srli_epi32(_mm256_castps_si256(scale * _mm256_set1_ps(middle)), 16);
+}
+
+INLINE void put_twice(uint32_t *to, __m256i words) {
+    _mm256_storeu_si256((__m256i *)(void *)to, _mm256_or_si256(words, _mm256_slli_epi32(words, 16)));
+}
+
+/* Of a multiple of eight groups; false unless all scales are numbers from `least` on. */
+INLINE bool middles_of(middles *m, const float *scales, int64_t count, float least) {
+    __m256 fit = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    for (int64_t g = 0; g < count; g += 8) {
+        __m256 scale = _mm256_loadu_ps(scales + g);
+        fit = _mm256_and_ps(fit, _mm256_cmp_ps(scale, _mm256_set1_ps(least), _CMP_GE_OQ));
+        fit = _mm256_and_ps(fit, _mm256_cmp_ps(scale, _mm256_set1_ps(INFINITY), _CMP_LT_OQ));
+        __m256i octave = times_v(scale, 1.25f), second = times_v(scale, 1.75f);
+        put_twice(m->low[0] + g, _mm256_add_epi32(times_v(scale, 0.25f), _mm256_set1_epi32(1)));
+        put_twice(m->low[1] + g, times_v(scale, 0.75f));
+        put_twice(m->octave + g, octave);
+        put_twice(m->second + g, _mm256_sub_epi32(_mm256_add_epi32(octave, _mm256_set1_epi32(256)), second));
+    }
+    return _mm256_movemask_ps(fit) == 255;
+}
+
+INLINE __m256i words_for(const uint32_t *both) {
+    return _mm256_set1_epi32((int)*both);
+}
+
+/* Magnitudes of the codes of sixteen numbers of a group. */
+INLINE __m256i e2m1_words(__m256i x, const middles *m, int64_t g) {
+    __m256i size = magnitudes(x), past = _mm256_subs_epu16(size, words_for(m->octave + g));
+    __m256i octaves = _mm256_srli_epi16(_mm256_add_epi16(past, _mm256_set1_epi16(255)), 7);
+    __m256i seconds = _mm256_srli_epi16(_mm256_add_epi16(past, words_for(m->second + g)), 7);
+    __m256i under = _mm256_add_epi16(_mm256_cmpgt_epi16(words_for(m->low[0] + g), size),
+                                     _mm256_cmpgt_epi16(words_for(m->low[1] + g), size));
+    return _mm256_add_epi16(_mm256_add_epi16(octaves, seconds), under);
+}
+
+/* The codes of 32 numbers, two to a word; out of order by fours, as packing leaves them. */
+INLINE __m256i e2m1_pairs(const uint16_t *x, const middles *m, int64_t g) {
+    __m256i a = words_at(x), b = words_at(x + 16);
+    __m256i sizes = _mm256_packs_epi16(e2m1_words(a, m, g), e2m1_words(b, m, g + 1));
+    __m256i signs = _mm256_and_si256(_mm256_srli_epi16(_mm256_packs_epi16(a, b), 4), _mm256_set1_epi8(8));
+    return _mm256_maddubs_epi16(_mm256_or_si256(sizes, signs), _mm256_set1_epi16(0x1001));
+}
+
+/*
+ * Whole strips of a piece, where `global` is a power of two. False if a scale is no normal number: there, quotients may be
+ * out of range.
+ */
 UNWATCHED static bool to_f4_strips(uint8_t *y, uint8_t *scales, const uint16_t *x, int64_t n, float global,
                                    uint16_t *largest) {
-    static const float middles[MIDDLES] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5};
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     uint16_t most[GROUPS] = {0};
     float factors[GROUPS];
-    group_words words;
-    int64_t group = 16, count = n / group;
+    middles m;
+    int64_t count = n / 16;
     divisor d = divisor_of(6 * global);
-    largest_of_words(most, x, group, count);
+    largest_of_words(most, x, 16, count);
     for (int64_t i = 0; i < count; i += LANES) {
         vf size = vf_from_bf16(most + i);
         vf_put(factors + i, rounded_v(limited_v(size, d, 448), 3, 0x1p-6f) * vf_set(global), LANES);
         vf_put_bytes(scales + i, e4m3_v(size, d), count - i);
     }
     *largest = largest_half_row(most, count);
-    if (!words_of_groups(&words, factors, count, middles)) return false;
-    code_strips(y, x, n, 4, &words, e2m1_codes);
+    if (!middles_of(&m, factors, count, 0x1p-6f * global)) return false;
+    for (int64_t g = 0; g < count; g += 4, x += STRIP, y += STRIP / 2) {
+        __m256i bytes = _mm256_packus_epi16(e2m1_pairs(x, &m, g), e2m1_pairs(x + 32, &m, g + 2));
+        _mm256_storeu_si256((__m256i *)(void *)y, _mm256_permutevar8x32_epi32(bytes, order));
+    }
     return true;
 }
 
@@ -209,7 +211,6 @@ static void fill_four_bits(zoe_cpu_kernels *k) {
     k->to_f4_bf16 = to_f4_bf16_row;
 }
 
-#undef MIDDLES
 #undef LENGTH
 #undef GROUPS
 #undef STRIP

@@ -130,6 +130,16 @@ static inline vf vf_from_bf16(const uint16_t *p) {
         _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)), 16));
 }
 
+/* Of twice as many numbers of bf16 the even ones, and the odd ones. */
+static inline vf vf_even_bf16(const uint16_t *p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p), 16));
+}
+
+static inline vf vf_odd_bf16(const uint16_t *p) {
+    __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(-0x10000)));
+}
+
 static inline vf vf_from_f16(const uint16_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
@@ -191,6 +201,12 @@ static inline void vf_put_nibbles(uint8_t *p, vf_codes x) {
     __m128i words = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(both, order));
     uint32_t all = (uint32_t)_mm_cvtsi128_si32(_mm_shuffle_epi8(words, _mm_set1_epi32(0x0c080400)));
     memcpy(p, &all, sizeof all);
+}
+
+/* A byte of the low half bytes of each two. */
+static inline void vf_put_pairs(uint8_t *p, vf_codes even, vf_codes odd) {
+    __m256i low = _mm256_and_si256(even, _mm256_set1_epi32(15));
+    vf_put_bytes(p, _mm256_or_si256(low, _mm256_slli_epi32(odd, 4)), LANES);
 }
 
 #endif

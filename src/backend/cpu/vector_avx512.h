@@ -127,6 +127,15 @@ static inline vf vf_from_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
+/* Of twice as many numbers of bf16 the even ones, and the odd ones. */
+static inline vf vf_even_bf16(const uint16_t *p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+
+static inline vf vf_odd_bf16(const uint16_t *p) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(-0x10000)));
+}
+
 static inline vf vf_from_f16(const uint16_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
@@ -181,6 +190,12 @@ static inline void vf_put_bytes(uint8_t *p, vf_codes x, int64_t left) {
 static inline void vf_put_nibbles(uint8_t *p, vf_codes x) {
     __m512i low = _mm512_and_si512(x, _mm512_set1_epi32(15));
     _mm_storel_epi64((__m128i *)(void *)p, _mm512_cvtepi64_epi8(_mm512_or_si512(low, _mm512_srli_epi64(low, 28))));
+}
+
+/* A byte of the low half bytes of each two. */
+static inline void vf_put_pairs(uint8_t *p, vf_codes even, vf_codes odd) {
+    __m512i low = _mm512_and_si512(even, _mm512_set1_epi32(15));
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_or_si512(low, _mm512_slli_epi32(odd, 4))));
 }
 
 #endif
