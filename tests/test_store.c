@@ -217,10 +217,22 @@ static ssize_t broken_again(off_t at, ssize_t got) {
     return at < 1024 && atomic_fetch_add(&first_reads, 1) > 0 ? -EIO : got;
 }
 
-/*
- * In each form, by threads, through rings and past the page cache. nvfp4 with this scale for all of it: if all is read
- * again for another than the usual one, the disk may fail then.
- */
+/* For another scale than the usual one a matrix is read again. */
+static void fail_in_second_round(zoe_backend *device, zoe_checkpoint *ckpt, const uint8_t *expected, float global) {
+    size_t bytes;
+    ckpt->fault = broken_again;
+    atomic_store(&first_reads, 0);
+    uint8_t *found = load_matrix(device, ckpt, ZOE_F4_E2M1, &bytes);
+    assert_int_equal(found != NULL, global == 0x1p-9f);
+    if (!found) assert_non_null(strstr(zoe_context_error(device->ctx), "Input/output error"));
+    free(found);
+    ckpt->fault = NULL;
+    found = load_matrix(device, ckpt, ZOE_F4_E2M1, &bytes);
+    assert_memory_equal(found, expected, bytes);
+    free(found);
+}
+
+/* In each form, by threads, through rings and past the page cache; nvfp4 with this scale for all of it. */
 static void take_forms(zoe_context *ctx, const char *folder, const uint16_t *values, float global) {
     static const zoe_dtype forms[] = {ZOE_I8, ZOE_F8_E4M3, ZOE_I4, ZOE_F4_E2M1};
     char path[128];
