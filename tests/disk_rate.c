@@ -136,7 +136,7 @@ static int pass(const subject *s, way how, zoe_weight_form form, speed *out) {
     volatile unsigned sum = 0;
     ZOE_TRY(zoe_cpu_backend_create(s->ctx, 0, &be));
     s->ckpt->ringless = how == PREAD;
-    s->ckpt->cacheless = how == PAST_CACHE;
+    s->ckpt->cache_room = how == PAST_CACHE;
     if (how != MAPPED) make_device(be, &device);
     be->weights.budget = be->weights.host_budget = 1; /* nothing stays */
     int status = zoe_wan_denoiser_create(be, &s->config, s->ckpt, form, &d);

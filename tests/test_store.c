@@ -132,9 +132,18 @@ static void placement_changes_no_bit(void **state) {
         }
     /* And past the page cache. */
     zoe_weights *weights = f.twin->family->weights(f.twin->impl, 2);
-    ((zoe_checkpoint *)(uintptr_t)zoe_weights_checkpoint(weights))->cacheless = true;
+    zoe_checkpoint *ckpt = ((wan_model *)f.twin->impl)->denoiser_ckpts[0];
+    ckpt->cache_room = 1;
     expect_same(&f, budgets, use);
-    assert_true(weights->past_cache && w->read > 2 * all->read);
+    assert_true(weights->units[0].past_cache && weights->units[1].past_cache && w->read > 2 * all->read);
+    /* What is read once goes past it where only what comes again has room. */
+    ckpt->cache_room = weights->stage_count * (int64_t)weights->stage_bytes - 1;
+    for (int i = 0; i < weights->unit_count; i++) ckpt->cache_room += weights->units[i].in_file;
+    expect_same(&f, budgets, use);
+    assert_true(weights->units[0].past_cache && !weights->units[1].past_cache);
+    ckpt->cache_room++;
+    expect_same(&f, budgets, use);
+    assert_true(!weights->units[0].past_cache && !weights->units[1].past_cache);
     f.be->weights.ahead = 0;
     f.be->weights.offload = ZOE_OFFLOAD_BLOCK;
     expect_same(&f, NULL, use);
@@ -252,7 +261,7 @@ static void take_forms(zoe_context *ctx, const char *folder, const uint16_t *val
     for (size_t i = 0; i < 3 * sizeof forms / sizeof forms[0]; i++) {
         size_t expected_bytes, bytes;
         ckpt->ringless = i % 3 == 0;
-        ckpt->cacheless = i % 3 == 2;
+        ckpt->cache_room = i % 3 == 2;
         uint8_t *expected = load_matrix(cpu, ckpt, forms[i / 3], &expected_bytes);
         uint8_t *found = load_matrix(device, ckpt, forms[i / 3], &bytes);
         assert_int_equal(bytes, expected_bytes);
@@ -354,7 +363,7 @@ static void expect_disk(fixture *f, const zoe_phase_budget *budgets) {
     golden_check(&f->g, zoe_generate_counted(planned, &f->request, budgets, NULL, use));
     assert_true(w->read > once);
     assert_int_equal(w->from_disk, once);
-    ((wan_model *)planned->impl)->denoiser_ckpts[0]->cacheless = true;
+    ((wan_model *)planned->impl)->denoiser_ckpts[0]->cache_room = 1;
     golden_check(&f->g, zoe_generate_counted(planned, &f->request, budgets, NULL, use));
     assert_true(w->read > once);
     assert_int_equal(w->from_disk, w->read);
@@ -479,7 +488,7 @@ static void disks_that_fail_or_are_slow(void **state) {
     for (int i = 0; i < 6; i++) { /* with slabs and without, by rings and without, past the page cache */
         spread(budgets, 1, i % 2 || i == 4);
         ckpt->ringless = i / 2 == 1 || i == 5;
-        ckpt->cacheless = i / 2 == 2;
+        ckpt->cache_room = i / 2 == 2;
         ckpt->fault = broken;
         assert_fails(f.g.ctx, zoe_generate_counted(f.twin, &f.request, budgets, NULL, use), ZOE_ERR_IO,
                      "Input/output error");

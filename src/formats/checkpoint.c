@@ -419,7 +419,7 @@ int zoe_checkpoint_intact(const zoe_checkpoint *ckpt) {
 }
 
 int64_t zoe_checkpoint_cache_room(const zoe_checkpoint *ckpt) {
-    return ckpt->cacheless ? 0 : zoe_available_bytes();
+    return ckpt->cache_room ? ckpt->cache_room : zoe_available_bytes();
 }
 
 void zoe_checkpoint_prefetch(const zoe_checkpoint *ckpt, const zoe_entry *entry) {

@@ -26,7 +26,7 @@ struct zoe_checkpoint {
     size_t count, capacity;
     /* for tests: */
     bool ringless;                           /* readers do without an io_uring */
-    bool cacheless;                          /* the page cache is taken to have no room */
+    int64_t cache_room;                      /* bytes that the page cache is taken to hold; 0: what the machine leaves */
     ssize_t (*fault)(off_t at, ssize_t got); /* a bad disk: what a read is to have given, or -errno */
 };
 

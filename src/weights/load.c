@@ -314,7 +314,7 @@ void zoe_loader_free(zoe_loader *loader) {
 
 static void begin_job(zoe_loader *loader, job *j, const zoe_unit *u, char *to) {
     *j = (job){.used = true,
-               .past_cache = u->tier == ZOE_TIER_FILE && loader->weights->past_cache,
+               .past_cache = u->past_cache,
                .to = to,
                .first = u->first,
                .item = u->first,

@@ -31,10 +31,11 @@ typedef struct zoe_unit {
     size_t first, count; /* items */
     size_t blob;         /* bytes */
     int64_t in_file;     /* bytes that are read for it */
-    int64_t bytes; /* of the backend's memory: of the blob and of what is used where it is mapped; tables do not count */
-    bool block;    /* one of a sequence */
-    bool maps;     /* some of it is used where the file is mapped */
-    int users;     /* acquisitions not yet released */
+    int64_t bytes;   /* of the backend's memory: of the blob and of what is used where it is mapped; tables do not count */
+    bool block;      /* one of a sequence */
+    bool maps;       /* some of it is used where the file is mapped */
+    bool past_cache; /* read past the page cache, which has no room for it until it is wanted again */
+    int users;       /* acquisitions not yet released */
     zoe_tier tier;
     void *memory; /* of the backend, while the blob is there */
     bool loaded;  /* its tensors are valid */
@@ -74,9 +75,8 @@ struct zoe_weights {
     size_t count, capacity;
     zoe_unit *units;
     int unit_count;
-    bool placed;     /* the units' tiers are chosen */
-    bool past_cache; /* what is read for each use does not fit into the page cache */
-    int64_t held;    /* bytes of the backend's memory */
+    bool placed;  /* the units' tiers are chosen */
+    int64_t held; /* bytes of the backend's memory */
     /* on a device: */
     zoe_place ring[ZOE_RING_MAX];
     int ring_count, ring_next;

@@ -67,7 +67,7 @@ static bool to_be_read(const zoe_unit *u) {
 static void count_reading(zoe_weights *weights, zoe_unit *u) {
     zoe_weight_use *use = &weights->be->weights;
     use->read += u->in_file;
-    if (!u->met || weights->past_cache) use->from_disk += u->in_file;
+    if (!u->met || u->past_cache) use->from_disk += u->in_file;
     u->met = true;
 }
 

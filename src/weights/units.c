@@ -60,14 +60,19 @@ static int choose_resident(zoe_weights *weights, int blocks) {
 }
 
 /*
- * Whether what is read for each use has no room in the page cache beside `kept` bytes of host memory: it would be gone each
- * time before it is wanted again.
+ * Which units are read past the page cache, by the room that it has beside `kept` bytes of host memory. Where it has none
+ * for what is read for each use, that would be gone each time before it is wanted again; where it has none for all that is
+ * read, what is read once would only take the room of what comes again, and of other programs' files.
  */
-static bool outgrows_cache(const zoe_weights *weights, int64_t kept) {
-    int64_t read = 0;
+static void choose_ways(zoe_weights *weights, int64_t kept) {
+    int64_t all = 0, each_use = 0;
+    for (int i = 0; i < weights->unit_count; i++) {
+        all += weights->units[i].in_file;
+        if (weights->units[i].tier == ZOE_TIER_FILE) each_use += weights->units[i].in_file;
+    }
+    int64_t room = weights->ckpt ? zoe_checkpoint_cache_room(weights->ckpt) - kept : INT64_MAX;
     for (int i = 0; i < weights->unit_count; i++)
-        if (weights->units[i].tier == ZOE_TIER_FILE) read += weights->units[i].in_file;
-    return weights->ckpt && read > zoe_checkpoint_cache_room(weights->ckpt) - kept;
+        weights->units[i].past_cache = (weights->units[i].tier == ZOE_TIER_FILE ? each_use : all) > room;
 }
 
 /* Keeps `keep` of the streaming blocks in host memory; what that and the stages take of it. */
@@ -100,7 +105,7 @@ void zoe_units_place(zoe_weights *weights) {
     if (weights->be->ops->host_memory) return;
     int keep = streaming;
     while (keep > 0 && use->host_budget && mark_host(weights, keep, streaming) > use->host_budget - use->host_held) keep--;
-    weights->past_cache = outgrows_cache(weights, mark_host(weights, keep, streaming));
+    choose_ways(weights, mark_host(weights, keep, streaming));
     for (int i = 0; i < weights->unit_count; i++) {
         const zoe_unit *u = &weights->units[i];
         if (u->tier != ZOE_TIER_RESIDENT && (size_t)u->bytes > weights->ring_bytes) weights->ring_bytes = (size_t)u->bytes;
