@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include "formats/ahead.h"
 #include "formats/checkpoint_parts.h"
 #include "formats/reader.h"
 
@@ -301,6 +302,32 @@ static void rates_of_disks(void **state) {
     ckpt->count = 1;
 }
 
+/* All of the files, where the page cache has room for them. */
+static void ahead_of_their_use(void **state) {
+    (void)state;
+    const zoe_checkpoint *ckpts[] = {ckpt};
+    zoe_ahead *ahead;
+    size_t pages = (ckpt->files[0].size + 4095) / 4096;
+    bool in_memory = ckpt->files[0].in_memory;
+    drop_pages();
+    ckpt->cache_room = (int64_t)ckpt->files[0].size + 10;
+    ckpt->files[0].in_memory = false;
+    assert_int_equal(zoe_ahead_begin(ctx, ckpts, 1, 11, &ahead), ZOE_OK);
+    assert_null(ahead);
+    assert_int_equal(zoe_ahead_begin(ctx, ckpts, 1, 10, &ahead), ZOE_OK);
+    assert_non_null(ahead);
+    zoe_ahead_wait(ahead);
+    assert_int_equal(pages_cached(), pages);
+    zoe_ahead_end(ahead);
+    assert_int_equal(zoe_ahead_begin(ctx, ckpts, 1, 0, &ahead), ZOE_OK);
+    zoe_ahead_end(ahead); /* at once */
+    zoe_ahead_end(NULL);
+    ckpt->files[0].in_memory = true;
+    assert_int_equal(zoe_ahead_begin(ctx, ckpts, 1, 0, &ahead), ZOE_OK);
+    assert_null(ahead);
+    ckpt->files[0].in_memory = in_memory;
+}
+
 /* Nothing is written any more once a reader is closed. */
 static void closing_waits(void **state) {
     (void)state;
@@ -348,6 +375,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(files_that_end_before, setup, teardown),
         cmocka_unit_test_setup_teardown(files_that_cannot_be_read, setup, teardown),
         cmocka_unit_test_setup_teardown(rates_of_disks, setup, teardown),
+        cmocka_unit_test_setup_teardown(ahead_of_their_use, setup, teardown),
         cmocka_unit_test_setup_teardown(closing_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(rings_that_are_refused, setup, teardown),
     };

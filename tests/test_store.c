@@ -6,6 +6,8 @@
 
 #include "golden.h"
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
 
 #include "formats/checkpoint_parts.h"
 #include "models/wan/wan_model.h"
@@ -131,7 +133,7 @@ static void placement_changes_no_bit(void **state) {
             assert_true(w->read > 2 * all->read && w->host_peak < resident[ZOE_PHASE_DENOISE].weights.peak);
         }
     /* And past the page cache. */
-    zoe_weights *weights = f.twin->family->weights(f.twin->impl, 2);
+    zoe_weights *weights = f.twin->family->weights(f.twin->impl, 1);
     zoe_checkpoint *ckpt = ((wan_model *)f.twin->impl)->denoiser_ckpts[0];
     ckpt->cache_room = 1;
     expect_same(&f, budgets, use);
@@ -189,7 +191,9 @@ static uint8_t *load_matrix(zoe_backend *be, const zoe_checkpoint *ckpt, zoe_dty
     assert_int_equal(zoe_weights_bind(weights, slots, dims, &m, "%s", ""), ZOE_OK);
     assert_int_equal(zoe_weights_check(weights), ZOE_OK);
     uint8_t *bytes = NULL;
+    assert_int_equal(zoe_weights_presence(weights), ZOE_WEIGHTS_AWAY);
     if (zoe_weights_acquire(weights, 0) == ZOE_OK) {
+        assert_int_equal(zoe_weights_presence(weights), be->weights.budget ? ZOE_WEIGHTS_COMING : ZOE_WEIGHTS_SETTLED);
         assert_int_equal(m.w.dtype, dtype);
         *count = (size_t)zoe_form_bytes(&m.w);
         bytes = malloc(*count);
@@ -197,6 +201,7 @@ static uint8_t *load_matrix(zoe_backend *be, const zoe_checkpoint *ckpt, zoe_dty
         assert_int_equal(zoe_weights_release(weights, 0, ZOE_OK), ZOE_OK);
     }
     zoe_weights_unload(weights);
+    assert_int_equal(zoe_weights_presence(weights), ZOE_WEIGHTS_AWAY);
     zoe_weights_free(weights);
     return bytes;
 }
@@ -393,6 +398,49 @@ static void plan_is_what_the_device_takes(void **state) {
     }
 }
 
+/* ---- ahead of the next part ---- */
+
+typedef struct witness {
+    const zoe_mapped_file *file; /* that nothing of the phase reads */
+    bool came;
+} witness;
+
+static bool is_cached(const zoe_mapped_file *file) {
+    size_t pages = (file->size + 4095) / 4096, count = 0;
+    unsigned char *there = malloc(pages);
+    assert_int_equal(mincore((void *)(uintptr_t)file->data, file->size, there), 0);
+    for (size_t i = 0; i < pages; i++) count += there[i] & 1;
+    free(there);
+    return count == pages;
+}
+
+/* At the end of the second step the decoder's file is on its way. */
+static void watch(void *user, const zoe_progress *p) {
+    witness *w = user;
+    if (p->phase != ZOE_PHASE_DENOISE || p->step != 2) return;
+    for (int i = 0; i < 2000 && !w->came; i++) {
+        w->came = is_cached(w->file);
+        if (!w->came) usleep(5000);
+    }
+}
+
+static void parts_that_come_next(void **state) {
+    (void)state;
+    fixture f;
+    zoe_phase_use use[ZOE_PHASE_COUNT];
+    open_fixture(&f, EIGHT_BLOCKS);
+    const zoe_weights *vae = f.twin->family->weights(f.twin->impl, 2);
+    const zoe_checkpoint *ckpt = zoe_weights_checkpoint(vae);
+    witness w = {.file = &ckpt->files[0]};
+    f.request.steps = 3;
+    f.request.progress = watch;
+    f.request.user = &w;
+    posix_fadvise(w.file->fd, 0, 0, POSIX_FADV_DONTNEED);
+    golden_check(&f.g, zoe_generate_counted(f.twin, &f.request, NULL, NULL, use));
+    assert_true(w.came);
+    close_fixture(&f);
+}
+
 /* ---- what fails ---- */
 
 static void nothing_is_left(const fixture *f) {
@@ -556,11 +604,12 @@ static void budgets_that_change(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(placement_changes_no_bit),      cmocka_unit_test(parts_of_tensors),
-        cmocka_unit_test(plan_is_what_the_device_takes), cmocka_unit_test(memory_that_is_refused),
-        cmocka_unit_test(disks_that_fail_or_are_slow),   cmocka_unit_test(files_that_are_cut_off),
-        cmocka_unit_test(budgets_that_change),           cmocka_unit_test(prompts_that_come_again),
-        cmocka_unit_test(allocations_that_fail),         cmocka_unit_test(forms_that_matrices_take),
+        cmocka_unit_test(parts_that_come_next),     cmocka_unit_test(placement_changes_no_bit),
+        cmocka_unit_test(parts_of_tensors),         cmocka_unit_test(plan_is_what_the_device_takes),
+        cmocka_unit_test(memory_that_is_refused),   cmocka_unit_test(disks_that_fail_or_are_slow),
+        cmocka_unit_test(files_that_are_cut_off),   cmocka_unit_test(budgets_that_change),
+        cmocka_unit_test(prompts_that_come_again),  cmocka_unit_test(allocations_that_fail),
+        cmocka_unit_test(forms_that_matrices_take),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

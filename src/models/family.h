@@ -107,7 +107,7 @@ typedef struct zoe_family {
     /* Releases what belongs to the request, after success and failure. */
     void (*finish)(void *model);
 
-    /* The weights of network number `index`; NULL past the last. */
+    /* The weights of network number `index`, in the order of their use; NULL past the last. */
     zoe_weights *(*weights)(void *model, int index);
 
     /*

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "formats/ahead.h"
 #include "formats/tokenizer.h"
 #include "media/media.h"
 #include "pipeline/options.h"
@@ -19,6 +20,7 @@ typedef struct generation {
     const zoe_phase_budget *budgets; /* by phase; NULL: none */
     zoe_phase_use *use;              /* by phase */
     zoe_phase_use before;            /* counters at the phase's start */
+    zoe_ahead *ahead;                /* files of what comes after the denoiser at work */
     zoe_video_writer *video;
     zoe_sampler *sampler;
     zoe_tensor latents;
@@ -313,6 +315,30 @@ static int run_image(generation *g) {
     return status;
 }
 
+#define PARTS 8 /* of a model, at least as many as any has */
+
+/*
+ * Once a denoiser is there and reads nothing more, the files of the parts that come after it, another expert's and the
+ * decoder's, begin to come into the page cache.
+ */
+static int look_ahead(generation *g) {
+    const zoe_family *family = g->model->family;
+    const zoe_checkpoint *next[PARTS];
+    const zoe_backend *be = g->run.be;
+    zoe_weights *weights;
+    int count = 0;
+    if (g->ahead || !be->ops->computes) return ZOE_OK;
+    for (int i = 0; (weights = family->weights(g->model->impl, i)); i++) {
+        zoe_presence presence = zoe_weights_presence(weights);
+        if (presence == ZOE_WEIGHTS_COMING) return ZOE_OK;
+        if (presence == ZOE_WEIGHTS_SETTLED) count = 0; /* what was before it is over */
+        if (presence == ZOE_WEIGHTS_AWAY && zoe_weights_checkpoint(weights) && count < PARTS)
+            next[count++] = zoe_weights_checkpoint(weights);
+    }
+    return count ? zoe_ahead_begin(g->run.ctx, next, count, be->ops->host_memory ? be->weights.held : 0, &g->ahead)
+                 : ZOE_OK;
+}
+
 /* `name` is that of the latents in the dump. */
 static int denoise_steps(generation *g, int steps, const char *name) {
     const zoe_family *family = g->model->family;
@@ -329,6 +355,7 @@ static int denoise_steps(generation *g, int steps, const char *name) {
         ZOE_TRY(check_finite(g, step));
         ZOE_TRY(dump_row(g, name, &g->latents));
         end_step(g);
+        ZOE_TRY(look_ahead(g));
         if (step == 0) first = be->weights;
         if (step == 0) continue;
         result->loaded_bytes_per_step = (be->weights.loaded - first.loaded) / step;
@@ -454,6 +481,7 @@ int zoe_generate_counted(zoe_model *model, const zoe_request *request, const zoe
     memset(use, 0, ZOE_PHASE_COUNT * sizeof *use);
     g.run = (zoe_run){.ctx = model->ctx, .be = be, .request = &g.request, .frame = take_frame};
     int status = close_files(&g, run_phases(&g));
+    zoe_ahead_end(g.ahead);
     model->family->finish(model->impl);
     zoe_sampler_free(g.sampler);
     zoe_backend_free(be, g.latents.data);

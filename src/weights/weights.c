@@ -269,6 +269,18 @@ int zoe_weights_acquire(zoe_weights *weights, int index) {
     return status;
 }
 
+static bool settled(const zoe_weights *weights, const zoe_unit *u) {
+    if (weights->be->ops->host_memory) return u->tier == ZOE_TIER_RESIDENT && u->loaded;
+    return u->tier == ZOE_TIER_RESIDENT ? u->memory != NULL : u->tier == ZOE_TIER_HOST && u->filled;
+}
+
+zoe_presence zoe_weights_presence(const zoe_weights *weights) {
+    if (!weights->placed) return ZOE_WEIGHTS_AWAY;
+    for (int i = 0; i < weights->unit_count; i++)
+        if (!settled(weights, &weights->units[i])) return ZOE_WEIGHTS_COMING;
+    return ZOE_WEIGHTS_SETTLED;
+}
+
 static void unload(zoe_weights *weights) {
     if (weights->be->ops->host_memory)
         zoe_mapped_unload(weights);

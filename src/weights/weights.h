@@ -101,6 +101,14 @@ int zoe_weights_release(zoe_weights *weights, int unit, int status);
 /* Gives back all memory that loading took, mapped pages included, unless everything is to stay. No unit may be acquired. */
 void zoe_weights_unload(zoe_weights *weights);
 
+typedef enum zoe_presence {
+    ZOE_WEIGHTS_AWAY,
+    ZOE_WEIGHTS_COMING,  /* some of it has yet to be read, or is read for each use */
+    ZOE_WEIGHTS_SETTLED, /* nothing more is read until it is unloaded */
+} zoe_presence;
+
+zoe_presence zoe_weights_presence(const zoe_weights *weights);
+
 int64_t zoe_weights_bytes(const zoe_weights *weights); /* as loaded, and of tables what the file has */
 
 /* Row `row` of a table slot's tensor as float32; of random weights the same numbers each time. */

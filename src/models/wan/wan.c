@@ -151,42 +151,27 @@ static int decode(void *model, zoe_run *run, const zoe_tensor *latents) {
     return status;
 }
 
-/* The weights of all parts, one after the other; NULL past the last. */
-static zoe_weights *part_weights(wan_model *m, int i) {
-    switch (i) {
-    case 0:
-        return zoe_t5_weights(m->text);
-    case 1:
-        return zoe_wan_vae_weights(m->vae);
-    case 2:
-        return zoe_wan_denoiser_weights(m->denoisers[0]);
-    case 3:
-        return m->denoisers[1] ? zoe_wan_denoiser_weights(m->denoisers[1]) : NULL;
-    default:
-        return NULL;
-    }
+static zoe_weights *weights(void *model, int index) {
+    wan_model *m = model;
+    zoe_weights *parts[] = {zoe_t5_weights(m->text), m->clip ? zoe_clip_weights(m->clip) : NULL,
+                            zoe_wan_denoiser_weights(m->denoisers[0]),
+                            m->denoisers[1] ? zoe_wan_denoiser_weights(m->denoisers[1]) : NULL,
+                            zoe_wan_vae_weights(m->vae)};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (parts[i] && index-- == 0) return parts[i];
+    return NULL;
 }
 
 static void finish(void *model) {
     wan_model *m = model;
     zoe_context *ctx = m->be->ctx;
-    zoe_weights *weights;
+    zoe_weights *part;
     zoe_prompts_free(ctx, m->prompts);
     for (int i = 0; i < 2; i++) zoe_picture_free(ctx, &m->pictures[i]);
     zoe_free(ctx, m->features);
     zoe_backend_free(m->be, m->condition.data);
     m->features = NULL, m->feature_rows = 0, m->condition = (zoe_tensor){0}, m->expert = -1;
-    if (m->clip) zoe_weights_unload(zoe_clip_weights(m->clip));
-    for (int i = 0; (weights = part_weights(m, i)); i++) zoe_weights_unload(weights);
-}
-
-/* The image encoder, where there is one, comes last. */
-static zoe_weights *weights(void *model, int index) {
-    wan_model *m = model;
-    int own = 0;
-    while (own < index && part_weights(m, own)) own++;
-    if (own == index && part_weights(m, own)) return part_weights(m, own);
-    return own == index && m->clip ? zoe_clip_weights(m->clip) : NULL;
+    for (int i = 0; (part = weights(m, i)); i++) zoe_weights_unload(part);
 }
 
 const zoe_family zoe_wan_family = {
