@@ -1,10 +1,9 @@
 #include "formats/ahead.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "formats/checkpoint_parts.h"
 
 #define PIECE ((size_t)1 << 20)
@@ -18,7 +17,7 @@ typedef struct part {
 struct zoe_ahead {
     zoe_context *ctx;
     pthread_t thread;
-    bool started, joined;
+    bool running; /* or ended, but not waited for */
     atomic_bool stop;
     char *scratch;
     int count;
@@ -34,40 +33,27 @@ static void *run_thread(void *user) {
     return NULL;
 }
 
-/* Signals are the business of the program's other threads. */
-static bool start(zoe_ahead *a) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    a->started = pthread_create(&a->thread, NULL, run_thread, a) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return a->started;
-}
-
-/* Files that lie in memory need nothing. */
-static bool lies_on_disk(const zoe_mapped_file *file) {
-    return !file->in_memory;
-}
-
 int zoe_ahead_begin(zoe_context *ctx, const zoe_checkpoint *const *ckpts, int count, int64_t kept, zoe_ahead **out) {
     size_t files = 0;
     int64_t bytes = kept;
     *out = NULL;
-    for (int i = 0; i < count; i++)
-        for (int j = 0; j < ckpts[i]->file_count; j++)
-            if (lies_on_disk(&ckpts[i]->files[j])) files++, bytes += (int64_t)ckpts[i]->files[j].size;
-    if (files == 0 || bytes > zoe_checkpoint_cache_room(ckpts[0])) return ZOE_OK;
+    for (int i = 0; i < count; i++) files += (size_t)ckpts[i]->file_count;
     size_t size = sizeof(zoe_ahead) + files * sizeof(part);
     zoe_ahead *a = zoe_alloc(ctx, size);
     if (!a) return zoe_out_of_memory(ctx, size, "reading ahead");
     *a = (zoe_ahead){.ctx = ctx, .scratch = zoe_alloc(ctx, PIECE)};
     atomic_init(&a->stop, false);
     for (int i = 0; i < count; i++)
-        for (int j = 0; j < ckpts[i]->file_count; j++)
-            if (lies_on_disk(&ckpts[i]->files[j]))
-                a->parts[a->count++] = (part){ckpts[i]->files[j].fd, ckpts[i]->files[j].size};
+        for (int j = 0; j < ckpts[i]->file_count; j++) {
+            const zoe_mapped_file *file = &ckpts[i]->files[j];
+            if (file->in_memory) continue; /* nothing waits for it */
+            a->parts[a->count++] = (part){file->fd, file->size};
+            bytes += (int64_t)file->size;
+        }
     int status = a->scratch ? ZOE_OK : zoe_out_of_memory(ctx, PIECE, "reading ahead");
-    if (status == ZOE_OK && start(a))
+    if (status == ZOE_OK && a->count && bytes <= zoe_checkpoint_cache_room(ckpts[0]))
+        a->running = zoe_thread_start(&a->thread, run_thread, a);
+    if (a->running)
         *out = a;
     else
         zoe_ahead_end(a);
@@ -75,8 +61,8 @@ int zoe_ahead_begin(zoe_context *ctx, const zoe_checkpoint *const *ckpts, int co
 }
 
 void zoe_ahead_wait(zoe_ahead *ahead) {
-    if (ahead->started && !ahead->joined) pthread_join(ahead->thread, NULL);
-    ahead->joined = true;
+    if (ahead->running) pthread_join(ahead->thread, NULL);
+    ahead->running = false;
 }
 
 void zoe_ahead_end(zoe_ahead *ahead) {

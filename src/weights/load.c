@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <omp.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "formats/reader.h"
 #include "weights/parts.h"
 #include "weights/quantise.h"
@@ -247,17 +247,13 @@ static void *run_thread(void *user) {
 /* ---- threads ---- */
 
 static int start_threads(zoe_loader *loader, int wanted) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the business of the program's other threads */
     for (; loader->started < wanted; loader->started++) {
         worker *w = &loader->workers[loader->started];
         w->loader = loader;
         for (int i = 0; i < loader->each; i++)
             w->pieces[i].scratch = loader->scratch + (size_t)(loader->started * loader->each + i) * loader->scratch_bytes;
-        if (pthread_create(&w->thread, NULL, run_thread, w) != 0) break;
+        if (!zoe_thread_start(&w->thread, run_thread, w)) break;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return loader->started ? ZOE_OK : zoe_out_of_memory(loader->weights->be->ctx, 1 << 20, "threads that read weights");
 }
 
